@@ -1,0 +1,63 @@
+"""`handful export`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from handful_models.cli import add_data_argument
+from handful_models.errors import ModelError
+from handful_models.runs import Run
+from handful_service.errors import BundleError
+
+from .errors import ExportError
+
+
+def export(argv: Sequence[str]) -> int:
+    """Write the bundle of a trained run, if it passes the export gate."""
+    parser = argparse.ArgumentParser("handful export", description=export.__doc__)
+    parser.add_argument("config", type=Path, help="a TOML file, such as those in export/configs/")
+    parser.add_argument("--run", type=Path, required=True, help="the run directory with the weights")
+    parser.add_argument("--calibration", type=Path, help="the run directory that `handful calibrate` was run on")
+    parser.add_argument("--out", type=Path, default=Path("bundles"), help="model repository (default: bundles)")
+    parser.add_argument("--label", help="let this name, such as stable, mean the new version")
+    add_data_argument(parser)
+    arguments = parser.parse_args(argv)
+    try:
+        _export(arguments)
+    except (ExportError, ModelError, BundleError) as error:
+        print(f"{parser.prog}: refused: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from handful_models import omniglot  # noqa: PLC0415 (seconds of import that --help does without)
+    from handful_models.training import load_trained  # noqa: PLC0415
+
+    from .card import card  # noqa: PLC0415
+    from .drawings import episodes, sample  # noqa: PLC0415
+    from .spec import read_spec  # noqa: PLC0415
+    from .writer import Material, export_bundle, set_label  # noqa: PLC0415
+
+    spec, run = read_spec(arguments.config), Run(arguments.run)
+    learner = load_trained(run)
+    characters = omniglot.load(arguments.data, run.read_config().data.train)
+    calibration = _calibration(Run(arguments.calibration)) if arguments.calibration else None
+    material = Material(sample(characters), episodes(characters, seed=0), card(spec, run), calibration)
+    folder, report = export_bundle(learner, arguments.out, spec=spec, material=material)
+    if arguments.label:
+        set_label(arguments.out, spec.name, arguments.label, spec.version)
+    print(f"wrote {folder}")
+    for check, figure in report.figures.items():
+        print(f"  {check}: {figure:.3g}")
+
+
+def _calibration(run: Run) -> dict[str, Any]:
+    try:
+        table: dict[str, Any] = json.loads(run.calibration.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ExportError(f"{run.calibration}: {error.strerror}: run `handful calibrate {run.folder}`") from error
+    return table

@@ -1,0 +1,97 @@
+"""What a config says of a bundle that the learner itself does not know."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from handful_service.bundle.manifest import MODEL_NAME, ImageOptions
+
+from .errors import SpecInvalid
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorInput(_Section):
+    """An input that arrives as numbers."""
+
+    kind: Literal["tensor"]
+
+
+class ImageInput(ImageOptions):
+    """An input that arrives as a picture."""
+
+    kind: Literal["image"]
+
+
+class OutputSection(_Section):
+    """The labels."""
+
+    labels: Literal["open"] | tuple[str, ...]
+
+
+class LimitsSection(_Section):
+    """What the service refuses; the ways are the learner's."""
+
+    shots: int = Field(ge=1)
+    examples: int = Field(ge=1)
+    norm: float | None = Field(None, gt=0)
+
+
+class InvariantSection(_Section):
+    """What holds of the support set, and is tested."""
+
+    hold: tuple[Literal["order", "labels"], ...] = ()
+
+
+class CardSection(_Section):
+    """What people should know."""
+
+    data: str
+    licence: str
+    use: str
+
+
+class ExportSpec(_Section):
+    """The whole config."""
+
+    name: str = Field(pattern=MODEL_NAME)
+    version: int = Field(ge=1)
+    description: str = Field(max_length=500)
+    inputs: dict[str, TensorInput | ImageInput]
+    output: OutputSection
+    limits: LimitsSection
+    invariants: InvariantSection = InvariantSection()
+    card: CardSection
+    tolerance: float = Field(1e-4, gt=0, le=1e-2, description="Of golden outputs, relative and absolute.")
+    margin: float | None = Field(
+        0.3, description="By how much true labels must beat shuffled ones; none for an untrained learner."
+    )
+
+    def input_options(self, name: str) -> dict[str, Any]:
+        """The manifest's part on an input."""
+        found = self.inputs.get(name)
+        if found is None:
+            raise SpecInvalid(f"inputs.{name}: missing; the learner takes it")
+        options = found.model_dump(exclude={"kind"})
+        return {"kind": found.kind, **({"image": options} if options else {})}
+
+
+def read_spec(path: Path) -> ExportSpec:
+    """The config in a TOML file.
+
+    Raises:
+        SpecInvalid: the file is missing or not TOML, a key is unknown, a value is out of range.
+    """
+    try:
+        return ExportSpec.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise SpecInvalid(f"{path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SpecInvalid(f"{path}: not TOML: {error}") from error
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise SpecInvalid(f"{path}: " + "; ".join(lines)) from error

@@ -1,0 +1,41 @@
+"""What can go wrong in training and evaluation, for a person to mend."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class ModelError(Exception):
+    """The root of this package's errors; its text says what to change."""
+
+
+class DataMissing(ModelError):
+    """A data file is not where it is looked for."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"no data file {path}: set HANDFUL_DATA to the folder that holds {path.parent.name}/")
+        self.path = path
+
+
+class DataUnknown(ModelError):
+    """A name that no data set, split or method has."""
+
+    def __init__(self, what: str, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"no {what} {name!r}; known: {', '.join(known)}")
+
+
+class ConfigInvalid(ModelError):
+    """A setting of a config is unknown or out of range."""
+
+
+class RunConflict(ModelError):
+    """A run directory holds another run than the one asked for."""
+
+
+class TrainingDiverged(ModelError):
+    """The loss is no longer a number."""
+
+    def __init__(self, step: int, rate: float) -> None:
+        super().__init__(
+            f"the loss is not finite at step {step} (learning rate {rate:.3g}); "
+            "the last good checkpoint is kept: lower optimizer.rate and start again in a new run directory"
+        )

@@ -1,0 +1,40 @@
+"""What every method of learning offers, whatever its family."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+Tensors = Mapping[str, Tensor]
+"""Named tensors: the inputs, features, statistics or state of a batch."""
+
+
+class Learner(nn.Module, ABC):
+    """A model trained across tasks: features of an input, a state of a task, predictions from both.
+
+    Every method is pure and batched. `batch` runs over inputs, `task` over support sets, `example` over the
+    examples of one support set. `weight` is float32 `[task, example]`, 0 for an absent example (padding)
+    and 1 for a present one; `y` is int64 `[task, example]`, a way in `0..ways-1`, and has no meaning where
+    the weight is 0.
+
+    Attributes:
+        ways: Ways that a task state holds; a task with fewer leaves the others absent.
+    """
+
+    ways: int
+
+    @abstractmethod
+    def encode(self, inputs: Tensors) -> Tensors:
+        """Features of shape `[batch, *feature]` of inputs of shape `[batch, *input]`."""
+
+    @abstractmethod
+    def summarise(self, features: Tensors, y: Tensor, weight: Tensor) -> Tensors:
+        """Statistics `[task, *statistic]` that add up over examples, of features `[task, example, *feature]`."""
+
+    @abstractmethod
+    def adapt(self, statistics: Tensors) -> Tensors:
+        """The task state φ, of shape `[task, *state]`, of the statistics of its support set."""
+
+    @abstractmethod
+    def predict(self, features: Tensors, state: Tensors) -> Tensor:
+        """Logits `[..., member, way]`; the leading axes of `features` and `state` broadcast."""

@@ -1,0 +1,1 @@
+"""The server of Handful: bundles in, answers out. Never torch, never onnx."""

@@ -1,0 +1,114 @@
+"""`create_app`: wiring and lifespan only."""
+
+import asyncio
+import importlib.metadata
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+
+from . import errors
+from .assembly import build_service
+from .door import Door, DoorLimits
+from .metrics import Metrics
+from .problems import METHOD_NOT_ALLOWED, body, problem_body, problem_response
+from .routes import adaptations, health, models, predict
+from .routes.bodies import add_schemas, invalid
+from .routes.common import PROBLEM_ANSWERS
+from .schemas import ExamplesRequest, PredictRequest, PutRequest
+from .settings import Settings
+
+log = logging.getLogger("handful.service")
+
+_EXEMPT = frozenset({health.LIVE, health.READY, health.METRICS})
+
+
+def create_app(settings: Settings, on_failure: Callable[[BaseException], None] | None = None) -> FastAPI:
+    """The ASGI application.
+
+    It listens at once and is ready once its bundles are loaded and checked.
+
+    Args:
+        settings: All that can be set.
+        on_failure: Told the error that keeps the service from ever being ready.
+    """
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loading = asyncio.create_task(_load(app, settings, on_failure))
+        yield
+        loading.cancel()
+        await asyncio.gather(loading, return_exceptions=True)
+        if app.state.service is not None:
+            await app.state.service.close()
+
+    app = FastAPIOffline(
+        title="Handful",
+        version=importlib.metadata.version("handful"),
+        summary="One server, many tasks.",
+        lifespan=lifespan,
+        responses=PROBLEM_ANSWERS,
+    )
+    app.state.service, app.state.draining, app.state.metrics = None, False, metrics
+    for module in (predict, adaptations, models, health):
+        app.include_router(module.router)
+    app.add_middleware(
+        Door,
+        limits=DoorLimits(settings.max_body_bytes, settings.max_in_flight, settings.deadline_ms),
+        metrics=metrics,
+        exempt=_EXEMPT.__contains__,
+    )
+    app.add_exception_handler(errors.HandfulError, _handful_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+async def _load(app: FastAPI, settings: Settings, on_failure: Callable[[BaseException], None] | None) -> None:
+    try:
+        app.state.service = await build_service(settings, app.state.metrics)
+    except Exception as error:  # whatever it is, the operator must see it, and the process must end
+        log.error("cannot start", extra={"error": str(error), "kind": type(error).__name__})
+        if on_failure is not None:
+            on_failure(error)
+        return
+    log.info("ready")
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        add_schemas(document, (PredictRequest, PutRequest, ExamplesRequest))
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+async def _handful_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.HandfulError)  # noqa: S101 (for the type checker)
+    return problem_response(problem_body(error), request.state.request_id)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    """Path and query parameters: bodies are validated by `routes.bodies`."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 (for the type checker)
+    return problem_response(problem_body(invalid(error.errors())), request.state.request_id)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 (for the type checker)
+    if error.status_code == METHOD_NOT_ALLOWED.status:
+        members = body(METHOD_NOT_ALLOWED, f"{request.method} {request.url.path}")
+        response = problem_response(members, request.state.request_id)
+        response.headers.update(error.headers or {})
+        return response
+    return problem_response(
+        problem_body(errors.NotFound(f"no resource {request.url.path}", allowed="see /docs")), request.state.request_id
+    )

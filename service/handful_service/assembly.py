@@ -1,0 +1,142 @@
+"""Builds the running service from settings: bundles, engines, caches, store, use cases."""
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from .bundle.bundle import Bundle
+from .bundle.repository import Published, open_repository
+from .cache import StateCache
+from .engine.engine import Engine, EngineLimits
+from .engine.runtime import RuntimeSettings, runtime_settings
+from .engine.slots import SlotTables
+from .metrics import Metrics
+from .predictor.adapting import Adaptations
+from .predictor.golden import check_golden_requests
+from .predictor.models import Model, Models, Served
+from .predictor.predicting import Predictor
+from .predictor.states import States
+from .settings import Settings
+from .store.store import AsyncStore, Store
+
+log = logging.getLogger("handful.service")
+
+MIN_SLOTS = 64
+DECODERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """Everything that the routes use."""
+
+    models: Models
+    predictor: Predictor
+    adaptations: Adaptations
+    store: AsyncStore
+    runtime: RuntimeSettings
+    metrics: Metrics
+    executors: tuple[ThreadPoolExecutor, ...]
+    max_rows_per_call: int
+
+    @property
+    def served(self) -> list[Served]:
+        """Every bundle."""
+        return [served for model in self.models.all() for served in model.versions.values()]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of every bundle, by `model/version`."""
+        return {f"{served.bundle.name}/{served.bundle.version}": served.digest for served in self.served}
+
+    def observe_caches(self) -> None:
+        """Set the gauges of what the caches hold."""
+        for served in self.served:
+            self.metrics.cached.labels(served.bundle.name, served.bundle.version).set(len(served.cache))
+
+    async def close(self) -> None:
+        """Give back threads and connections."""
+        await self.store.close()
+        for executor in self.executors:
+            executor.shutdown()
+
+
+async def build_service(settings: Settings, metrics: Metrics) -> Service:
+    """A service whose bundles passed their golden vectors and requests, and whose graphs are warm.
+
+    Raises:
+        BundleError: a bundle is not valid, or ONNX Runtime is not fit.
+        NotReady: the store cannot be opened.
+    """
+    runtime = runtime_settings(settings.provider, settings.threads)
+    log.info("runtime", extra=runtime.as_dict())
+    runs = ThreadPoolExecutor(runtime.threads, "handful-run")
+    decoder = ThreadPoolExecutor(DECODERS, "handful-decode")
+    try:
+        models = await asyncio.to_thread(_load, settings, runtime, runs, metrics)
+        store = AsyncStore(await asyncio.to_thread(Store, settings.store))
+    except BaseException:
+        runs.shutdown()
+        decoder.shutdown()
+        raise
+    states = States(store, decoder)
+    predictor = Predictor(models, states, decoder)
+    adaptations = Adaptations(models, store, states, settings.retention)
+    service = Service(
+        models, predictor, adaptations, store, runtime, metrics, (runs, decoder), settings.max_rows_per_call
+    )
+    try:
+        for served in service.served:
+            await check_golden_requests(predictor, served)
+            metrics.bundles.labels(served.bundle.name, served.bundle.version, served.digest).set(1)
+            log.info("bundle", extra={"model": served.bundle.name, "version": served.bundle.version,
+                                      "digest": served.digest})  # fmt: skip
+    except BaseException:
+        await service.close()
+        raise
+    return service
+
+
+def _load(settings: Settings, runtime: RuntimeSettings, runs: ThreadPoolExecutor, metrics: Metrics) -> Models:
+    published = open_repository(settings.bundles)
+    count = sum(len(model.bundles) for model in published.values())
+    budget = settings.cache_bytes // count
+    return Models({name: _model(model, settings, runtime, runs, metrics, budget) for name, model in published.items()})
+
+
+def _model(
+    published: Published,
+    settings: Settings,
+    runtime: RuntimeSettings,
+    runs: ThreadPoolExecutor,
+    metrics: Metrics,
+    budget: int,
+) -> Model:
+    limits = EngineLimits(settings.max_batch_rows, settings.max_queued_rows)
+    versions = {
+        version: serve(bundle, runtime, runs, metrics=metrics, limits=limits, budget=budget)
+        for version, bundle in published.bundles.items()
+    }
+    return Model(published.name, versions, published.labels)
+
+
+def serve(
+    bundle: Bundle,
+    runtime: RuntimeSettings,
+    runs: ThreadPoolExecutor,
+    *,
+    metrics: Metrics,
+    limits: EngineLimits,
+    budget: int,
+) -> Served:
+    """A bundle with its sessions, slots and cache, its golden vectors checked.
+
+    Raises:
+        BundleInvalid: a graph cannot be loaded, or differs from its golden vectors.
+    """
+    tables = SlotTables(bundle.manifest.state, max(MIN_SLOTS, budget // bundle.manifest.state_bytes))
+    engine = Engine(
+        bundle, runtime, tables=tables, executor=runs, limits=limits, on_batch=metrics.batch_observer(bundle.name)
+    )
+    engine.check_golden()
+    return Served(bundle, engine, StateCache(tables))

@@ -1,0 +1,192 @@
+"""A bundle on disk: one trained model, checked before it is trusted."""
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import BundleInvalid
+from ..task import Arrays
+from .manifest import GraphName, Manifest, parse_manifest
+from .onnx_file import check_graph
+from .signature import Signature, graph_signatures
+
+MANIFEST = "manifest.json"
+TASKS = "tasks.json"
+GOLDEN = "golden.npz"
+GOLDEN_REQUESTS = "golden_requests.json"
+CARD = "card.md"
+REQUIRED = (TASKS, GOLDEN, GOLDEN_REQUESTS, CARD)
+
+MAX_FILE_BYTES = 2**31
+MAX_GOLDEN_BYTES = 2**28
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Inputs of one graph and the outputs that it must give."""
+
+    inputs: Arrays
+    outputs: Arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle whose files are whole and whose graphs are what the manifest declares.
+
+    Attributes:
+        digest: sha256 of `manifest.json`, in hex: the identity of states, caches and ETags.
+        signatures: What each graph takes and gives.
+        files: The checked content of every listed file: what was checked is what runs.
+    """
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+    signatures: Mapping[GraphName, tuple[Signature, Signature]]
+    files: Mapping[str, bytes] = field(repr=False)
+
+    @classmethod
+    def open(cls, folder: Path) -> "Bundle":
+        """Read and check a bundle.
+
+        Raises:
+            BundleInvalid: a file is missing, changed or a link out of the folder; the manifest breaks the format.
+            GraphRefused: a graph holds what is not allowed, or is not what the manifest declares.
+        """
+        _refuse_links(folder)
+        document = _read(folder, MANIFEST)
+        manifest = parse_manifest(document)
+        _check_listing(manifest)
+        files = {name: _checked(folder, name, digest) for name, digest in manifest.digests.items()}
+        signatures = graph_signatures(manifest)
+        for name, graph in manifest.graphs.items():
+            check_graph(graph.file, files[graph.file], *signatures[name])
+        _tasks(files[TASKS])
+        return cls(folder, manifest, hashlib.sha256(document).hexdigest(), signatures, files)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> int:
+        """The model's version."""
+        return self.manifest.version
+
+    def graph(self, name: GraphName) -> bytes:
+        """The ONNX file of a graph."""
+        return self.files[self.manifest.graphs[name].file]
+
+    @property
+    def card(self) -> str:
+        """The card, in Markdown."""
+        return self.files[CARD].decode("utf-8", "replace")
+
+    @property
+    def tasks(self) -> list[dict[str, Any]]:
+        """The known tasks."""
+        return _tasks(self.files[TASKS])
+
+    def golden(self) -> dict[GraphName, Golden]:
+        """The golden inputs and outputs of every graph.
+
+        Raises:
+            BundleInvalid: they are missing or unreadable.
+        """
+        arrays = _golden_arrays(self.files[GOLDEN])
+        vectors: dict[GraphName, Golden] = {}
+        for name, (takes, gives) in self.signatures.items():
+            try:
+                inputs = {tensor: arrays[f"{name}.in.{tensor}"] for tensor in takes.tensors}
+                outputs = {tensor: arrays[f"{name}.out.{tensor}"] for tensor in gives.tensors}
+            except KeyError as error:
+                raise BundleInvalid(f"{error.args[0]} missing", field=GOLDEN) from None
+            vectors[name] = Golden(inputs, outputs)
+        return vectors
+
+    def golden_requests(self) -> list[dict[str, Any]]:
+        """Raw requests, with the answers of the training pipeline.
+
+        Raises:
+            BundleInvalid: there are none, or they are not JSON.
+        """
+        requests = _json(self.files[GOLDEN_REQUESTS], GOLDEN_REQUESTS)
+        if not isinstance(requests, list) or not requests:
+            raise BundleInvalid("holds no request", field=GOLDEN_REQUESTS)
+        return requests
+
+
+def _refuse_links(folder: Path) -> None:
+    if not folder.is_dir():
+        raise BundleInvalid(f"{folder} is no folder")
+    root = os.path.realpath(folder)
+    for place, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = os.path.join(place, name)
+            if os.path.islink(path) and os.path.commonpath([root, os.path.realpath(path)]) != root:
+                raise BundleInvalid("is a link out of the bundle's folder", field=os.path.relpath(path, folder))
+
+
+def _read(folder: Path, name: str) -> bytes:
+    path = folder / name
+    if not path.is_file():
+        raise BundleInvalid("missing", field=name)
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise BundleInvalid(f"has {path.stat().st_size} bytes", field=name, allowed=f"at most {MAX_FILE_BYTES}")
+    return path.read_bytes()
+
+
+def _check_listing(manifest: Manifest) -> None:
+    needed = {*REQUIRED, *(graph.file for graph in manifest.graphs.values())}
+    if missing := needed - manifest.digests.keys():
+        raise BundleInvalid(f"no digest of {', '.join(sorted(missing))}", field="manifest.json.digests")
+    for name in manifest.digests:
+        inside = name.removeprefix("assets/")
+        if not inside or "/" in inside or "\\" in inside or inside.startswith("."):
+            raise BundleInvalid(
+                f"{name!r} is not a file of the bundle",
+                field="manifest.json.digests",
+                allowed="NAME or assets/NAME",
+            )
+
+
+def _checked(folder: Path, name: str, digest: str) -> bytes:
+    content = _read(folder, name)
+    found = hashlib.sha256(content).hexdigest()
+    if found != digest:
+        raise BundleInvalid(f"the sha256 is {found}", field=name, allowed=digest)
+    return content
+
+
+def _json(content: bytes, name: str) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise BundleInvalid("is not JSON", field=name) from None
+
+
+def _tasks(content: bytes) -> list[dict[str, Any]]:
+    tasks = _json(content, TASKS)
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) and "id" in task for task in tasks):
+        raise BundleInvalid("is not a list of tasks with an id each", field=TASKS)
+    return tasks
+
+
+def _golden_arrays(content: bytes) -> dict[str, np.ndarray]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if (size := sum(item.file_size for item in archive.infolist())) > MAX_GOLDEN_BYTES:
+                raise BundleInvalid(f"unpacks to {size} bytes", field=GOLDEN, allowed=f"at most {MAX_GOLDEN_BYTES}")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError):
+        raise BundleInvalid("is not an npz file of plain arrays", field=GOLDEN) from None

@@ -1,0 +1,168 @@
+"""The door of the server: what every request passes before its route, and every answer after it.
+
+Request ids, admission, the limit of bodies, deadlines, problem documents for whatever goes wrong, the access
+log and metrics. A pure ASGI middleware.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import uuid4
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from . import errors
+from .metrics import Metrics
+from .problems import INTERNAL, body, problem_body, problem_response
+
+log = logging.getLogger("handful.access")
+crash_log = logging.getLogger("handful.crash")
+
+_REQUEST_ID = re.compile(rb"^[A-Za-z0-9._~:+/=-]{1,128}$")
+_DEADLINE = re.compile(rb"^[0-9]{1,9}$")
+
+
+@dataclass(frozen=True, slots=True)
+class DoorLimits:
+    """What the door enforces."""
+
+    max_body_bytes: int
+    max_in_flight: int
+    deadline_ms: int
+
+
+@dataclass(slots=True)
+class _Passage:
+    """One request on its way through."""
+
+    request_id: str
+    started: float
+    status: int = 0
+    answered: bool = False
+
+
+class Door:
+    """The middleware.
+
+    Args:
+        app: What lies behind.
+        limits: What is enforced.
+        metrics: Where requests are counted.
+        exempt: Tells paths that are never refused for load, such as health checks.
+    """
+
+    def __init__(self, app: ASGIApp, limits: DoorLimits, metrics: Metrics, exempt: Callable[[str], bool]) -> None:
+        self._app = app
+        self._limits = limits
+        self._metrics = metrics
+        self._exempt = exempt
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        passage = _Passage(_request_id(headers), time.monotonic())
+        scope.setdefault("state", {})["request_id"] = passage.request_id
+        self._in_flight += 1
+        self._metrics.in_flight.inc()
+        try:
+            await self._pass(scope, receive, _sender(send, passage), passage, headers)
+        finally:
+            self._in_flight -= 1
+            self._metrics.in_flight.dec()
+            self._record(scope, passage)
+
+    async def _pass(
+        self, scope: Scope, receive: Receive, send: Send, passage: _Passage, headers: dict[bytes, bytes]
+    ) -> None:
+        try:
+            self._admit(scope, headers)
+            async with asyncio.timeout(self._deadline_s(headers)):
+                await self._app(scope, _limited(receive, self._limits.max_body_bytes), send)
+        except errors.HandfulError as error:
+            problem = problem_body(error)
+        except TimeoutError:
+            waited = round(1000 * (time.monotonic() - passage.started))
+            problem = problem_body(errors.DeadlineExceeded(f"not ready after {waited} ms", field="X-Deadline-Ms"))
+        except Exception:  # the last resort: the text goes to the log only
+            crash_log.exception("request failed", extra={"request_id": passage.request_id})
+            problem = body(INTERNAL, "an error that is the server's own; the log has it under the request id")
+        else:
+            return
+        if not passage.answered:
+            await problem_response(problem, passage.request_id)(scope, receive, send)
+
+    def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        if self._in_flight > self._limits.max_in_flight and not self._exempt(scope["path"]):
+            raise errors.Overloaded(f"{self._in_flight} calls are at work", allowed=f"{self._limits.max_in_flight}")
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > self._limits.max_body_bytes:
+            raise _too_large(int(length), self._limits.max_body_bytes)
+
+    def _deadline_s(self, headers: dict[bytes, bytes]) -> float:
+        value = headers.get(b"x-deadline-ms")
+        if value is None:
+            return self._limits.deadline_ms / 1000
+        if not _DEADLINE.match(value) or not 1 <= int(value) <= self._limits.deadline_ms:
+            raise errors.RequestInvalid(
+                "is not a number of milliseconds in range",
+                field="X-Deadline-Ms",
+                allowed=f"1 to {self._limits.deadline_ms}",
+            )
+        return int(value) / 1000
+
+    def _record(self, scope: Scope, passage: _Passage) -> None:
+        seconds = time.monotonic() - passage.started
+        route = getattr(scope.get("route"), "path", None) or "unmatched"
+        self._metrics.requests.labels(scope["method"] if route != "unmatched" else "any", route, passage.status).inc()
+        self._metrics.seconds.labels(route).observe(seconds)
+        log.info(
+            "request",
+            extra={
+                "request_id": passage.request_id,
+                "method": scope["method"],
+                "route": route,
+                "status": passage.status,
+                "ms": round(1000 * seconds, 2),
+            },
+        )
+
+
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id", b"")
+    return given.decode("ascii") if _REQUEST_ID.match(given) else uuid4().hex
+
+
+def _sender(send: Send, passage: _Passage) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            passage.answered = True
+            passage.status = message["status"]
+            message["headers"] = [*message["headers"], (b"x-request-id", passage.request_id.encode("ascii"))]
+        await send(message)
+
+    return sending
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    received = 0
+
+    async def receiving() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise _too_large(received, limit)
+        return message
+
+    return receiving
+
+
+def _too_large(size: int, limit: int) -> errors.TooLarge:
+    return errors.TooLarge(f"has {size} bytes or more", field="body", allowed=f"at most {limit} bytes")

@@ -1,0 +1,109 @@
+"""A work-conserving batcher: an idle runner starts at once with what is there, and while it runs, calls queue up.
+
+There is no waiting time to tune: at low load the latency is that of one run, and under load batches grow by
+themselves.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from ..errors import Overloaded
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class BatchMismatch(RuntimeError):
+    """A batch gave another number of results than it had items: nobody gets any of them."""
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[T, R]):
+    item: T
+    rows: int
+    future: "asyncio.Future[R]"
+
+
+class Batcher(Generic[T, R]):
+    """Runs items together that arrive together.
+
+    Args:
+        run: Runs a batch, one result per item, in order.
+        rows: The rows of an item; at most `max_rows`.
+        max_rows: Rows of a batch.
+        max_queued_rows: Rows that may wait; beyond it items are refused.
+        on_batch: Told the rows of every batch.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        *,
+        rows: Callable[[T], int],
+        max_rows: int,
+        max_queued_rows: int,
+        on_batch: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        self._run = run
+        self._rows = rows
+        self._max_rows = max_rows
+        self._max_queued_rows = max_queued_rows
+        self._on_batch = on_batch
+        self._queue: deque[_Waiting[T, R]] = deque()
+        self._queued_rows = 0
+        self._runner: asyncio.Task[None] | None = None
+
+    async def submit(self, *items: T) -> list[R]:
+        """The results of some items, all of which are queued or none.
+
+        An item whose caller is gone (cancelled) before its batch starts is dropped.
+
+        Raises:
+            Overloaded: the queue is full.
+        """
+        waiting = [self._enqueue(item) for item in items] if self._admit(items) else []
+        if self._runner is None or self._runner.done():
+            self._runner = asyncio.create_task(self._drain())
+        return list(await asyncio.gather(*(entry.future for entry in waiting)))
+
+    def _admit(self, items: Sequence[T]) -> bool:
+        rows = sum(map(self._rows, items))
+        if self._queued_rows and self._queued_rows + rows > self._max_queued_rows:
+            raise Overloaded(f"{self._queued_rows} rows are waiting", allowed=f"at most {self._max_queued_rows}")
+        return True
+
+    def _enqueue(self, item: T) -> _Waiting[T, R]:
+        entry = _Waiting[T, R](item, self._rows(item), asyncio.get_running_loop().create_future())
+        self._queue.append(entry)
+        self._queued_rows += entry.rows
+        return entry
+
+    async def _drain(self) -> None:
+        while batch := self._next_batch():
+            self._on_batch(sum(entry.rows for entry in batch))
+            try:
+                results = await self._run([entry.item for entry in batch])
+                if len(results) != len(batch):
+                    raise BatchMismatch(f"{len(batch)} items gave {len(results)} results")
+            except Exception as error:  # whatever the run raised belongs to those who wait for it
+                for entry in batch:
+                    if not entry.future.done():
+                        entry.future.set_exception(error)
+                continue
+            for entry, result in zip(batch, results, strict=True):
+                if not entry.future.done():
+                    entry.future.set_result(result)
+
+    def _next_batch(self) -> list[_Waiting[T, R]]:
+        batch: list[_Waiting[T, R]] = []
+        rows = 0
+        while self._queue and (not batch or rows + self._queue[0].rows <= self._max_rows):
+            entry = self._queue.popleft()
+            self._queued_rows -= entry.rows
+            if not entry.future.done():
+                batch.append(entry)
+                rows += entry.rows
+        return batch

@@ -1,0 +1,220 @@
+"""Runs the graphs of one bundle, batched across tasks. Arrays in, arrays out: no HTTP, no SQL."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import GRAPHS, GraphName
+from ..errors import BundleInvalid
+from ..task import Array, Arrays, SupportSet
+from .batcher import Batcher
+from .runtime import RuntimeSettings, make_session
+from .slots import SlotTables
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+SUPPORT_CHUNK = 64
+"""Examples summarised in one float32 run; the sums of chunks are added in float64."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """The bounds of an engine's batches and queues, in rows."""
+
+    max_rows: int = 256
+    max_queued_rows: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a prediction: the features of an input, each `[*feature]`, and the slot of its task state."""
+
+    features: Arrays
+    slot: int
+
+
+class Engine:
+    """The sessions of one bundle and a batcher for each of its graphs.
+
+    Args:
+        bundle: A checked bundle.
+        settings: What sessions run with.
+        tables: Where the task states of prediction rows lie.
+        executor: Threads for runs, so that the event loop stays free.
+        limits: Bounds of batches and queues.
+        on_batch: Told the graph and rows of every batch.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: RuntimeSettings,
+        *,
+        tables: SlotTables,
+        executor: Executor,
+        limits: EngineLimits,
+        on_batch: Callable[[str, int], None] = lambda graph, rows: None,
+    ) -> None:
+        self.manifest = bundle.manifest
+        self._bundle = bundle
+        self._tables = tables
+        self._executor = executor
+        self._limits = limits
+        self._on_batch = on_batch
+        self._sessions = {
+            name: make_session(bundle.graph(name), file=bundle.manifest.graphs[name].file, settings=settings)
+            for name in GRAPHS
+            if name in bundle.manifest.graphs
+        }
+        self._encoder = self._batcher("encode", self._encode, lambda rows: len(next(iter(rows.values()))))
+        self._summariser = self._batcher("summarise", self._summarise, len)
+        self._adapter = self._batcher("adapt", self._adapt, lambda item: 1)
+        self._predictor = self._batcher("predict", self._predict, lambda row: 1)
+
+    def _batcher(
+        self, graph: GraphName, run: Callable[[Sequence[T]], Sequence[R]], rows: Callable[[T], int]
+    ) -> Batcher[T, R]:
+        async def off_loop(items: Sequence[T]) -> Sequence[R]:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, run, items)
+
+        return Batcher(
+            off_loop,
+            rows=rows,
+            max_rows=self._limits.max_rows,
+            max_queued_rows=self._limits.max_queued_rows,
+            on_batch=lambda rows: self._on_batch(graph, rows),
+        )
+
+    async def encode(self, inputs: Arrays) -> Arrays:
+        """Features `[n, *feature]` of inputs `[n, *input]`; a call larger than a batch is cut and rejoined."""
+        n = len(next(iter(inputs.values())))
+        if "encode" not in self._sessions or n == 0:
+            return inputs if n else self.no_features()
+        cuts = range(0, n, self._limits.max_rows)
+        pieces = [{name: array[at : at + self._limits.max_rows] for name, array in inputs.items()} for at in cuts]
+        parts = await self._encoder.submit(*pieces)
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.manifest.features}
+
+    def no_features(self) -> Arrays:
+        """Features of no row: arrays of length 0."""
+        return {
+            name: np.zeros((0, *(axis if isinstance(axis, int) else 0 for axis in spec.axes)), spec.dtype)
+            for name, spec in self.manifest.features.items()
+        }
+
+    async def summarise(self, support: SupportSet) -> Arrays:
+        """Additive statistics of a support set, float64, each `[*statistic]`; zero for an empty one."""
+        chunks = [_chunk(support, at) for at in range(0, len(support), SUPPORT_CHUNK)]
+        parts = await self._summariser.submit(*chunks) if chunks else []
+        statistics: dict[str, Array] = {}
+        for name, spec in (self.manifest.statistics or {}).items():
+            total = np.zeros(spec.shape, np.float64)
+            for part in parts:
+                total += part[name]
+            statistics[name] = total
+        return statistics
+
+    async def adapt(self, source: Arrays | SupportSet) -> Arrays:
+        """φ, each `[*state]`, of the statistics or, for a bundle without them, of a support set."""
+        (state,) = await self._adapter.submit(source)
+        return state
+
+    async def predict(self, rows: Sequence[Row]) -> Array:
+        """`y`, float32 `[n, member, ways]`, of rows that may each belong to another task."""
+        return np.stack(await self._predictor.submit(*rows))
+
+    def _encode(self, items: Sequence[Arrays]) -> Sequence[Arrays]:
+        counts = [len(next(iter(item.values()))) for item in items]
+        merged = {name: np.concatenate([item[name] for item in items]) for name in self.manifest.inputs}
+        return _cut(self._run("encode", merged, sum(counts)), counts)
+
+    def _summarise(self, items: Sequence[SupportSet]) -> Sequence[Arrays]:
+        return _rows(self._run("summarise", self._padded(items), len(items)), len(items))
+
+    def _adapt(self, items: Sequence[Arrays | SupportSet]) -> Sequence[Arrays]:
+        if self.manifest.statistics is None:
+            feed = self._padded([item for item in items if isinstance(item, SupportSet)])
+        else:
+            statistics = [item for item in items if not isinstance(item, SupportSet)]
+            feed = {
+                name: np.stack([item[name] for item in statistics]).astype(spec.dtype)
+                for name, spec in self.manifest.statistics.items()
+            }
+        return _rows(self._run("adapt", feed, len(items)), len(items))
+
+    def _predict(self, items: Sequence[Row]) -> Sequence[Array]:
+        features = {name: np.stack([row.features[name] for row in items]) for name in self.manifest.features}
+        states = self._tables.gather([row.slot for row in items])
+        return list(self._run("predict", {**features, **states}, len(items))["y"])
+
+    def _padded(self, items: Sequence[SupportSet]) -> Arrays:
+        """Support sets of different sizes as one batch: absent examples have weight 0."""
+        size = max(1, *(len(item) for item in items))  # an empty support set is one absent example
+        y = np.zeros((len(items), size), np.int64)
+        weight = np.zeros((len(items), size), np.float32)
+        shapes = {name: items[0].features[name].shape[1:] for name in self.manifest.features}
+        features = {
+            f"{name}_s": np.zeros((len(items), size, *shapes[name]), spec.dtype)
+            for name, spec in self.manifest.features.items()
+        }
+        for place, item in enumerate(items):
+            y[place, : len(item)] = item.y
+            weight[place, : len(item)] = item.weight
+            for name in self.manifest.features:
+                features[f"{name}_s"][place, : len(item)] = item.features[name]
+        return {**features, "y_s": y, "weight_s": weight}
+
+    def _run(self, graph: GraphName, feed: Arrays, rows: int) -> Arrays:
+        names = list(self._bundle.signatures[graph][1].tensors)
+        outputs = dict(zip(names, self._sessions[graph].run(names, dict(feed)), strict=True))
+        for name, array in outputs.items():
+            if len(array) != rows:
+                raise RuntimeError(f"{graph}: {rows} rows in, {len(array)} rows of {name} out")
+        return outputs
+
+    def check_golden(self) -> None:
+        """Run the golden inputs through every graph; this warms them up, too.
+
+        Raises:
+            BundleInvalid: an output differs by more than the graph's tolerance.
+        """
+        for name, golden in self._bundle.golden().items():
+            takes, gives = self._bundle.signatures[name]
+            takes.check(golden.inputs)
+            rows = len(next(iter(golden.inputs.values())))
+            outputs = self._run(name, golden.inputs, rows)
+            gives.check(outputs)
+            tolerance = self.manifest.graphs[name].tolerance
+            for tensor, expected in golden.outputs.items():
+                # NaN equals nothing here, so a graph that lost its numbers is refused.
+                if not np.allclose(outputs[tensor], expected, rtol=tolerance, atol=tolerance):
+                    difference = float(np.max(np.abs(outputs[tensor] - expected)))
+                    raise BundleInvalid(
+                        f"{tensor} differs from its golden value by {difference:.3g}",
+                        field=self.manifest.graphs[name].file,
+                        allowed=f"{tolerance:g}",
+                    )
+
+
+def _chunk(support: SupportSet, at: int) -> SupportSet:
+    span = slice(at, at + SUPPORT_CHUNK)
+    features = {name: array[span] for name, array in support.features.items()}
+    return SupportSet(features, support.y[span], support.weight[span])
+
+
+def _cut(arrays: Arrays, counts: Sequence[int]) -> list[Arrays]:
+    ends = np.cumsum(counts)
+    return [
+        {name: array[end - count : end] for name, array in arrays.items()}
+        for end, count in zip(ends, counts, strict=True)
+    ]
+
+
+def _rows(arrays: Arrays, count: int) -> list[Arrays]:
+    return [{name: array[row] for name, array in arrays.items()} for row in range(count)]

@@ -1,0 +1,49 @@
+"""What is counted, in Prometheus' form. No label names an adaptation or a tenant."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """The metrics of one server."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "handful_requests", "Answered requests.", ["method", "route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "handful_request_seconds",
+            "Time from the first byte of a request to its answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge("handful_requests_in_flight", "Requests at work.", registry=self.registry)
+        self.batch_rows = Histogram(
+            "handful_batch_rows", "Rows of each graph run.", ["model", "graph"], buckets=_ROWS, registry=self.registry
+        )
+        self.cached = Gauge(
+            "handful_states_cached", "Task states in slots.", ["model", "version"], registry=self.registry
+        )
+        self.bundles = Gauge(
+            "handful_bundle", "1 for every bundle served.", ["model", "version", "digest"], registry=self.registry
+        )
+
+    def batch_observer(self, model: str) -> Callable[[str, int], None]:
+        """A function that is told the graph and rows of each batch of a model."""
+
+        def observe(graph: str, rows: int) -> None:
+            self.batch_rows.labels(model, graph).observe(rows)
+
+        return observe
+
+    def text(self) -> bytes:
+        """All metrics, as `/metrics` gives them."""
+        return generate_latest(self.registry)

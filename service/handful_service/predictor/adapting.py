@@ -1,0 +1,293 @@
+"""Adaptations as a resource: create, add, correct, unlearn, read, list, delete."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
+from weakref import WeakValueDictionary
+
+from ..errors import AdaptationNotFound, ExampleNotFound, NotAccepted
+from ..store.store import AsyncStore
+from ..store.values import Adaptation, Change, Event, Key, NewExample, RevisionMoved, Summary
+from ..task import Arrays, Caller
+from .blobs import pack
+from .changes import (
+    ChangeResult,
+    ExampleChange,
+    Pending,
+    Precondition,
+    Written,
+    count_labels,
+    fingerprint,
+    first_result,
+    must_exist,
+    sort_out,
+)
+from .models import Models, Served, VersionRef
+from .states import ATTEMPTS, Active, States, contended, kept, slots_of
+from .supports import Labelled, check_limits
+
+Retention = Literal["inputs", "features"]
+Attempt = Callable[[Adaptation | None], Awaitable[Written]]
+
+
+class Adaptations:
+    """The use cases of stored tasks. Every one takes the caller first, whose tenant is part of every key.
+
+    Args:
+        models: What is served.
+        store: Where adaptations are kept.
+        states: Computes their states.
+        retention: Whether raw inputs are kept, or only features. With features alone an adaptation works with
+            the bundle that made them, and not with a later version.
+    """
+
+    def __init__(self, models: Models, store: AsyncStore, states: States, retention: Retention) -> None:
+        self._models = models
+        self._store = store
+        self._states = states
+        self._retention = retention
+        self._locks: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+
+    async def put(
+        self,
+        caller: Caller,
+        model: str,
+        version: VersionRef,
+        name: str,
+        changes: Sequence[ExampleChange],
+        precondition: Precondition,
+    ) -> Written:
+        """Create an adaptation, or replace all its examples.
+
+        Raises:
+            RequestError: the support set or the precondition does not hold; nothing is changed then.
+        """
+        served = self._served(model, version)
+        checked = [change.checked(served.manifest) for change in changes]
+        key = Key(caller.tenant, model, name)
+
+        async def attempt(current: Adaptation | None) -> Written:
+            return await self._change(served, key, current, checked, replace=True)
+
+        return await self._attempts(key, precondition, attempt)
+
+    async def add(
+        self,
+        caller: Caller,
+        model: str,
+        version: VersionRef,
+        name: str,
+        changes: Sequence[ExampleChange],
+        precondition: Precondition,
+    ) -> Written:
+        """Add or correct examples; where labels are fixed, this creates the adaptation.
+
+        Raises:
+            RequestError: an example or the precondition does not hold; nothing is changed then.
+        """
+        served = self._served(model, version)
+        checked = [change.checked(served.manifest) for change in changes]
+        key = Key(caller.tenant, model, name)
+
+        async def attempt(current: Adaptation | None) -> Written:
+            if served.manifest.open_labels:
+                must_exist(current, name)
+            return await self._change(served, key, current, checked, replace=False)
+
+        return await self._attempts(key, precondition, attempt)
+
+    async def remove(
+        self,
+        caller: Caller,
+        model: str,
+        version: VersionRef,
+        name: str,
+        example_id: str,
+        event_id: str | None,
+        precondition: Precondition,
+    ) -> Written:
+        """Unlearn one example, exactly: the state is that of the examples that are left.
+
+        Raises:
+            AdaptationNotFound: no such adaptation.
+            ExampleNotFound: it has no such example.
+            PreconditionFailed: the revision is another.
+        """
+        served = self._served(model, version)
+
+        async def attempt(current: Adaptation | None) -> Written:
+            return await self._remove(served, must_exist(current, name), example_id, event_id)
+
+        return await self._attempts(Key(caller.tenant, model, name), precondition, attempt)
+
+    async def get(self, caller: Caller, model: str, name: str) -> Adaptation:
+        """An adaptation with its examples.
+
+        Raises:
+            AdaptationNotFound: the caller has none of this id.
+        """
+        self._models.model(model)
+        return must_exist(await self._store.get(Key(caller.tenant, model, name)), name)
+
+    async def delete(self, caller: Caller, model: str, name: str, precondition: Precondition) -> None:
+        """Delete an adaptation with all its data.
+
+        Raises:
+            AdaptationNotFound: the caller has none of this id.
+            PreconditionFailed: the revision is another.
+        """
+        self._models.model(model)
+        key = Key(caller.tenant, model, name)
+        for _ in range(ATTEMPTS):
+            found = (await self._store.heads([key])).get(key)
+            precondition.check(found)
+            if found is None:
+                raise AdaptationNotFound(f"no adaptation {name!r}", field="id")
+            try:
+                if await self._store.delete(key, expected=found):
+                    return
+            except RevisionMoved:
+                continue
+        raise contended(name)
+
+    async def list(self, caller: Caller, model: str, *, after: str | None, limit: int) -> Sequence[Summary]:
+        """The caller's adaptations of a model, by id, from the one after `after`."""
+        self._models.model(model)
+        return await self._store.list(caller.tenant, model, after=after, limit=limit)
+
+    def _served(self, model: str, version: VersionRef) -> Served:
+        served = self._models.version(model, version)
+        if "support" not in served.manifest.accepts:
+            raise NotAccepted("the model learns from no support set", field="model")
+        return served
+
+    async def _attempts(self, key: Key, precondition: Precondition, attempt: Attempt) -> Written:
+        """Try until no other writer comes between reading and committing.
+
+        Writers of this process take turns; the store's check guards against those of others.
+        """
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            for _ in range(ATTEMPTS):
+                current = await self._store.get(key)
+                precondition.check(current.revision if current else None)
+                try:
+                    return await attempt(current)
+                except RevisionMoved:
+                    continue
+        raise contended(key.id)
+
+    async def _change(
+        self,
+        served: Served,
+        key: Key,
+        current: Adaptation | None,
+        changes: Sequence[ExampleChange],
+        *,
+        replace: bool,
+    ) -> Written:
+        events = await self._store.events(key, [change.event_id for change in changes if change.event_id])
+        pending, repeated = sort_out(changes, None if replace else current, events)
+        if repeated and not pending and current is not None:
+            return _unchanged(served, current, tuple(repeated.values()))
+        before = [] if replace or current is None else [kept(example) for example in current.examples]
+        known = {item.example_id: (item.label, item.weight) for item in before}
+        known |= {item.example_id: (item.change.label, item.change.weight) for item in pending}
+        labels = [label for label, _ in known.values()]
+        check_limits(labels, served.manifest, "support" if replace else "examples")
+        new = await self._encode(served, pending)
+        slots = slots_of(labels, served, None if replace else current)
+        grown = None if replace or any(item.known for item in pending) else current
+        change = Change(
+            key=key,
+            labels=slots.slots,
+            replace=replace,
+            put=tuple(self._new_example(item, new.get(item.example_id)) for item in pending),
+            remove=(),
+            events=tuple(_event(item) for item in pending if item.change.event_id),
+            state=await self._states.after(served, key, _merge(before, pending, new), slots, grown=grown),
+            digest=served.digest,
+        )
+        revision = await self._store.commit(change, expected=current.revision if current else None)
+        made = iter([ChangeResult(item.example_id, item.action, revision) for item in pending])
+        results = tuple(repeated[place] if place in repeated else next(made) for place in range(len(changes)))
+        return Written(
+            key.id,
+            served.manifest.version,
+            revision,
+            count_labels(list(known.values())),
+            results,
+            created=current is None,
+        )
+
+    async def _remove(self, served: Served, current: Adaptation, example_id: str, event_id: str | None) -> Written:
+        wanted = fingerprint(["remove", example_id])
+        known = (await self._store.events(current.key, [event_id])).get(event_id) if event_id else None
+        if known is not None:
+            return _unchanged(served, current, (first_result(known, wanted, "event_id"),))
+        left = [kept(example) for example in current.examples if example.example_id != example_id]
+        if len(left) == len(current.examples):
+            raise ExampleNotFound(f"adaptation {current.key.id!r} has no example {example_id!r}", field="example_id")
+        slots = slots_of([item.label for item in left], served, current)
+        result = {"example_id": example_id, "action": "removed"}
+        change = Change(
+            key=current.key,
+            labels=slots.slots,
+            replace=False,
+            put=(),
+            remove=(example_id,),
+            events=(Event(event_id, wanted, result),) if event_id else (),
+            state=await self._states.after(served, current.key, left, slots),
+            digest=served.digest,
+        )
+        revision = await self._store.commit(change, expected=current.revision)
+        counts = count_labels([(item.label, item.weight) for item in left])
+        return Written(
+            current.key.id, served.manifest.version, revision, counts, (ChangeResult(example_id, "removed", revision),)
+        )
+
+    async def _encode(self, served: Served, pending: Sequence[Pending]) -> dict[str, Arrays]:
+        """The features of the changes that bring an input, by example id."""
+        given = [item for item in pending if item.change.input is not None]
+        features = await self._states.encode(
+            served,
+            [Labelled(item.change.input, item.change.label, item.change.weight, item.change.field) for item in given],
+        )
+        return {item.example_id: array for item, array in zip(given, features, strict=True)}
+
+    def _new_example(self, item: Pending, features: Arrays | None) -> NewExample:
+        keep = self._retention == "inputs" and item.change.input is not None
+        return NewExample(
+            example_id=item.example_id,
+            label=item.change.label,
+            weight=item.change.weight,
+            source=item.change.source,
+            input=json.dumps(item.change.input).encode() if keep else None,
+            features=None if features is None else pack(features),
+        )
+
+
+def _unchanged(served: Served, current: Adaptation, results: tuple[ChangeResult, ...]) -> Written:
+    counts = count_labels([(example.label, example.weight) for example in current.examples])
+    return Written(current.key.id, served.manifest.version, current.revision, counts, results)
+
+
+def _event(item: Pending) -> Event:
+    result = {"example_id": item.example_id, "action": item.action}
+    return Event(item.change.event_id or "", item.change.fingerprint(), result)
+
+
+def _merge(before: Sequence[Active], pending: Sequence[Pending], new: dict[str, Arrays]) -> list[Active]:
+    """The examples after a change: a corrected one stays in its place, new ones follow in order."""
+    active = {item.example_id: item for item in before}
+    for item in pending:
+        earlier = active.get(item.example_id)
+        active[item.example_id] = Active(
+            item.example_id,
+            item.change.label,
+            item.change.weight,
+            new.get(item.example_id),
+            earlier.input if earlier else None,
+        )
+    return list(active.values())

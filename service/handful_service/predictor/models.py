@@ -1,0 +1,84 @@
+"""The models that are served: bundles with their engines and caches, by name and version."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..bundle.bundle import Bundle
+from ..bundle.manifest import Manifest
+from ..cache import StateCache
+from ..engine.engine import Engine
+from ..errors import ModelNotFound
+
+VersionRef = int | str | None
+"""A version's number, its label such as `stable`, or None for the newest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One bundle, ready to run."""
+
+    bundle: Bundle
+    engine: Engine
+    cache: StateCache
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self.bundle.manifest
+
+    @property
+    def digest(self) -> str:
+        """The bundle's identity."""
+        return self.bundle.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """All served versions of a model."""
+
+    name: str
+    versions: Mapping[int, Served]
+    labels: Mapping[str, int]
+
+    @property
+    def newest(self) -> Served:
+        """The highest version."""
+        return self.versions[max(self.versions)]
+
+
+class Models:
+    """Looks up what a request names."""
+
+    def __init__(self, models: Mapping[str, Model]) -> None:
+        self._models = models
+
+    def all(self) -> list[Model]:
+        """Every model, by name."""
+        return [self._models[name] for name in sorted(self._models)]
+
+    def model(self, name: str) -> Model:
+        """A model.
+
+        Raises:
+            ModelNotFound: no such model.
+        """
+        if name not in self._models:
+            raise ModelNotFound(f"no model {name!r}", field="model", allowed=f"one of {sorted(self._models)}")
+        return self._models[name]
+
+    def version(self, name: str, version: VersionRef) -> Served:
+        """One version of a model.
+
+        Raises:
+            ModelNotFound: no such model, or no such version or label of a version.
+        """
+        model = self.model(name)
+        if version is None:
+            return model.newest
+        number = model.labels.get(version) if isinstance(version, str) else version
+        if number is None or number not in model.versions:
+            known = [*sorted(model.versions), *sorted(model.labels)]
+            raise ModelNotFound(
+                f"model {name!r} has no version {version!r}", field="version", allowed=f"one of {known}"
+            )
+        return model.versions[number]

@@ -1,0 +1,89 @@
+"""Raw inputs to features, and labelled features to task states: what predicting and adapting share."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Any
+
+import numpy as np
+
+from ..bundle.manifest import Manifest
+from ..codecs.decode import decode_inputs
+from ..engine.engine import Engine
+from ..task import Arrays, SupportSet, TaskState
+from .models import Served
+from .supports import (
+    Labelled,
+    assign_slots,
+    check_limits,
+    check_weight,
+    effective_shots,
+    read_label,
+    support_set,
+)
+
+
+async def decode(values: Sequence[Any], fields: Sequence[str], manifest: Manifest, executor: Executor) -> Arrays:
+    """Arrays of raw inputs; pictures are decoded off the event loop, since a large one takes a while."""
+    if any(spec.kind == "image" for spec in manifest.inputs.values()):
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(executor, decode_inputs, values, fields, manifest)
+    return decode_inputs(values, fields, manifest)
+
+
+def checked(examples: Sequence[Labelled], manifest: Manifest) -> list[Labelled]:
+    """The examples with their labels in NFC.
+
+    Raises:
+        SupportSetInvalid: a limit is broken, or a weight is not taken.
+        LabelUnknown: a label is not in the model's fixed list.
+    """
+    found = []
+    for example in examples:
+        check_weight(example.weight, manifest, f"{example.field}.weight")
+        label = read_label(example.label, manifest, f"{example.field}.label")
+        found.append(Labelled(example.input, label, example.weight, example.field))
+    check_limits([example.label for example in found], manifest)
+    return found
+
+
+async def adapt(engine: Engine, support: SupportSet) -> tuple[Arrays, Arrays | None]:
+    """φ of a support set, and the statistics that it was made of, if the bundle has any."""
+    if engine.manifest.statistics is None:
+        return await engine.adapt(support), None
+    statistics = await engine.summarise(support)
+    return await engine.adapt(statistics), statistics
+
+
+async def state_of(served: Served, features: Arrays, examples: Sequence[Labelled]) -> TaskState:
+    """The state of a task that checked examples define, given their features `[example, *feature]`."""
+    labels = [example.label for example in examples]
+    weights = [example.weight for example in examples]
+    slots = assign_slots(labels, served.manifest)
+    phi, _ = await adapt(served.engine, support_set(features, labels, weights, slots))
+    return TaskState(phi, slots, effective_shots(labels, weights))
+
+
+async def base_state(served: Served) -> TaskState:
+    """The state with no task given: φ of the empty support set."""
+    nothing = served.engine.no_features()
+    return await state_of(served, nothing, [])
+
+
+def split(features: Arrays, at: int) -> tuple[Arrays, Arrays]:
+    """The first `at` rows, and the others."""
+    return {name: array[:at] for name, array in features.items()}, {
+        name: array[at:] for name, array in features.items()
+    }
+
+
+def row(features: Arrays, index: int) -> Arrays:
+    """One row, each array `[*feature]`."""
+    return {name: array[index] for name, array in features.items()}
+
+
+def stack(rows: Sequence[Arrays], served: Served) -> Arrays:
+    """Rows as arrays `[n, *feature]`; of none, arrays of length 0."""
+    if not rows:
+        return served.engine.no_features()
+    return {name: np.stack([item[name] for item in rows]) for name in served.manifest.features}

@@ -1,0 +1,100 @@
+"""From logits to answers: the one place for softmax, members, calibration and conformal sets."""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bundle.manifest import Calibration, Manifest
+from ..errors import NotAccepted
+from ..task import Array, Labels
+
+DEFAULT_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What the caller wants of an answer.
+
+    Attributes:
+        confidence: Of the conformal set; None means the default.
+        top: How many scores to give, from the highest; None means all.
+        scores: Whether to give scores by label at all.
+    """
+
+    confidence: float | None = None
+    top: int | None = None
+    scores: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The prediction of one row.
+
+    Attributes:
+        scores: By label, highest first; None unless asked for.
+        set: The labels that hold the truth at the confidence; None for a bundle without calibration.
+        abstained: Whether the set does not single out one label; None where there is no set.
+    """
+
+    label: str
+    score: float
+    scores: dict[str, float] | None
+    set: tuple[str, ...] | None
+    abstained: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Cell:
+    temperature: float
+    quantile: float | None
+
+
+def read(y: Array, labels: Labels, shots: float, manifest: Manifest, options: ReadOptions) -> list[Answer]:
+    """The answers of some rows of one task.
+
+    Args:
+        y: Logits, float32 `[n, member, ways]`.
+        labels: The label of each way; ways without one are left out.
+        shots: The task's effective shots.
+        manifest: Holds the calibration.
+        options: What the caller wants.
+
+    Raises:
+        NotAccepted: a confidence is asked of a bundle without calibration.
+    """
+    slots, names = zip(*labels.present, strict=True)
+    cell = _cell(manifest.output.calibration, len(names), shots, options.confidence)
+    scores = _softmax(y[:, :, list(slots)].astype(np.float64) / cell.temperature).mean(axis=1)
+    return [_answer(row, names, cell, options) for row in scores]
+
+
+def _cell(calibration: Calibration | None, ways: int, shots: float, confidence: float | None) -> _Cell:
+    if calibration is None:
+        if confidence is not None:
+            raise NotAccepted("the model has no calibration", field="options.confidence", allowed="no confidence")
+        return _Cell(1.0, None)
+    row, column = calibration.cell(ways, shots)
+    level = bisect_left(calibration.confidence, confidence or DEFAULT_CONFIDENCE)
+    quantiles = calibration.quantile[row][column]
+    # Beyond the highest confidence that was fitted, only the set of all labels is sure.
+    quantile = quantiles[level] if level < len(quantiles) else 1.0
+    return _Cell(calibration.temperature[row][column], quantile)
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
+
+
+def _answer(scores: NDArray[np.float64], names: tuple[str, ...], cell: _Cell, options: ReadOptions) -> Answer:
+    order = np.argsort(-scores, kind="stable")
+    chosen = None
+    if cell.quantile is not None:
+        # The best label is always in: an empty set would say that none of the task's labels can be true.
+        least = min(1 - cell.quantile, float(scores[order[0]]))
+        chosen = tuple(names[place] for place in order if scores[place] >= least)
+    shown = {names[place]: float(scores[place]) for place in order[: options.top]} if options.scores else None
+    best = int(order[0])
+    return Answer(names[best], float(scores[best]), shown, chosen, None if chosen is None else len(chosen) != 1)

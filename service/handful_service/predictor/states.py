@@ -1,0 +1,220 @@
+"""The task states of stored adaptations: loaded, rebuilt, computed after a change, and pinned for predictions.
+
+φ is defined as adapt over the active examples in event order. Statistics are a cache of it: adding may use
+their sum; correcting and unlearning sum again what is left.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from ..cache import Held
+from ..errors import AdaptationNotFound, LabelUnknown, Overloaded, TaskConflict
+from ..store.store import AsyncStore
+from ..store.values import Adaptation, Example, Key, NewState, RevisionMoved
+from ..task import Arrays, Caller, Labels, SupportSet, TaskState
+from .blobs import pack, unpack
+from .models import Served
+from .preparing import adapt, decode, row, stack
+from .supports import Labelled, assign_slots, effective_shots, support_set
+
+ATTEMPTS = 8
+"""Tries, while others change the same adaptation, before a caller is told that they are faster."""
+
+POLL_S = 0.01
+"""Between looks for `min_revision`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """An example that a state is made of.
+
+    Attributes:
+        features: Each `[*feature]`; None where the store has to be asked.
+        input: The raw input as JSON, where it was kept.
+    """
+
+    example_id: str
+    label: str
+    weight: float
+    features: Arrays | None
+    input: bytes | None
+
+
+def kept(example: Example) -> Active:
+    """A stored example as part of a state."""
+    return Active(example.example_id, example.label, example.weight, None, example.input)
+
+
+def slots_of(labels: Sequence[str], served: Served, before: Adaptation | None) -> Labels:
+    """The slots of an adaptation's labels in a bundle.
+
+    Raises:
+        LabelUnknown: an example has a label that this version's fixed list lacks.
+    """
+    fixed = served.manifest.fixed_labels
+    for label in labels:
+        if fixed and label not in fixed:
+            raise LabelUnknown(f"the adaptation has examples of {label!r}", field="version", allowed=f"{list(fixed)}")
+    return assign_slots(labels, served.manifest, Labels(before.labels) if before else None)
+
+
+def contended(name: str) -> Overloaded:
+    """The error of a caller whose attempts were all overtaken."""
+    return Overloaded(f"adaptation {name!r} is changed by others faster than this call could follow")
+
+
+class States:
+    """Computes and keeps the task states of stored adaptations.
+
+    Args:
+        store: Where adaptations are kept.
+        decoder: Threads that decode pictures.
+    """
+
+    def __init__(self, store: AsyncStore, decoder: Executor) -> None:
+        self._store = store
+        self._decoder = decoder
+
+    @asynccontextmanager
+    async def pinned(
+        self, caller: Caller, served: Served, name: str, *, min_revision: int | None
+    ) -> AsyncIterator[tuple[Held, int]]:
+        """The current state of an adaptation in a slot, and its revision.
+
+        Raises:
+            AdaptationNotFound: the caller has none of this id.
+        """
+        async with AsyncExitStack() as pins:
+            yield await self._pin(pins, served, Key(caller.tenant, served.manifest.name, name), min_revision)
+
+    async def _pin(self, pins: AsyncExitStack, served: Served, key: Key, min_revision: int | None) -> tuple[Held, int]:
+        for _ in range(ATTEMPTS):
+            revision = await self._head(key, min_revision)
+            # The revision is part of the place: a state that was replaced is never answered with again.
+            place = (key, served.digest, revision)
+            try:
+                held = await pins.enter_async_context(
+                    served.cache.pinned(place, lambda: self._load(served, key, revision))  # noqa: B023 (awaited here)
+                )
+            except RevisionMoved:
+                continue
+            return held, revision
+        raise contended(key.id)
+
+    async def _head(self, key: Key, min_revision: int | None) -> int:
+        while True:
+            revision = (await self._store.heads([key])).get(key)
+            if min_revision is None and revision is None:
+                raise AdaptationNotFound(f"no adaptation {key.id!r}", allowed="create it with PUT")
+            if revision is not None and revision >= (min_revision or 0):
+                return revision
+            await asyncio.sleep(POLL_S)  # until the deadline of the whole call
+
+    async def _load(self, served: Served, key: Key, revision: int) -> TaskState:
+        adaptation = await self._store.get(key)
+        if adaptation is None or adaptation.revision != revision:
+            raise RevisionMoved(adaptation.revision if adaptation else None)
+        labels = [example.label for example in adaptation.examples]
+        weights = [example.weight for example in adaptation.examples]
+        slots = slots_of(labels, served, adaptation)
+        state = await self._store.state(key, served.digest)
+        if state is not None and state.revision == revision:
+            phi = unpack(state.phi)
+        else:
+            phi = await self._rebuild(served, adaptation, slots)
+        return TaskState(phi, slots, effective_shots(labels, weights))
+
+    async def _rebuild(self, served: Served, adaptation: Adaptation, slots: Labels) -> Arrays:
+        """φ for a bundle that has none of this revision yet."""
+        active = [kept(example) for example in adaptation.examples]
+        features = await self._features(served, adaptation.key, active)
+        phi, statistics = await adapt(served.engine, _support(active, stack(features, served), slots))
+        blobs = {item.example_id: pack(found) for item, found in zip(active, features, strict=True)}
+        await self._store.save_state(adaptation.key, adaptation.revision, _new_state(served, phi, statistics), blobs)
+        return phi
+
+    async def after(
+        self,
+        served: Served,
+        key: Key,
+        active: Sequence[Active],
+        slots: Labels,
+        *,
+        grown: Adaptation | None = None,
+    ) -> NewState:
+        """φ of the examples that a change leaves.
+
+        Args:
+            active: All examples after the change, in event order.
+            slots: Their labels' slots.
+            grown: The adaptation before, where the change only added examples after its own.
+
+        Raises:
+            TaskConflict: an input was not kept, and there are no features of it for this bundle.
+        """
+        before = await self._statistics(served, grown, slots) if grown else None
+        fresh = active[len(grown.examples) :] if grown and before is not None else active
+        support = _support(fresh, stack(await self._features(served, key, fresh), served), slots)
+        if before is None:
+            return _new_state(served, *await adapt(served.engine, support))
+        more = await served.engine.summarise(support)
+        statistics = {name: before[name] + more[name] for name in before}
+        return _new_state(served, await served.engine.adapt(statistics), statistics)
+
+    async def _statistics(self, served: Served, grown: Adaptation, slots: Labels) -> Arrays | None:
+        """The statistics to add to, or None where the examples have to be summed again."""
+        if served.manifest.statistics is None:
+            return None
+        labels = [example.label for example in grown.examples]
+        moved = any(slots.slots[slot] != label for slot, label in slots_of(labels, served, grown).present)
+        state = await self._store.state(grown.key, served.digest)
+        if moved or state is None or state.revision != grown.revision or state.statistics is None:
+            return None
+        return unpack(state.statistics)
+
+    async def _features(self, served: Served, key: Key, active: Sequence[Active]) -> list[Arrays]:
+        """The features of every example: at hand, stored, or encoded again from the kept input."""
+        found = {item.example_id: item.features for item in active if item.features is not None}
+        if len(found) < len(active):
+            stored = await self._store.features(key, served.digest)
+            asked = [item for item in active if item.example_id not in found]
+            found |= {item.example_id: unpack(stored[item.example_id]) for item in asked if item.example_id in stored}
+            found |= await self._encode_again(served, [item for item in asked if item.example_id not in stored])
+        return [found[item.example_id] for item in active]
+
+    async def _encode_again(self, served: Served, lost: Sequence[Active]) -> Mapping[str, Arrays]:
+        inputs = []
+        for item in lost:
+            if item.input is None:
+                raise TaskConflict(
+                    f"the input of example {item.example_id!r} was not kept, "
+                    f"so version {served.manifest.version} cannot learn from it",
+                    field="version",
+                    allowed="the version that the examples were given to, or a new PUT",
+                )
+            inputs.append(Labelled(json.loads(item.input), item.label, item.weight, f"example {item.example_id}"))
+        features = await self.encode(served, inputs)
+        return {item.example_id: array for item, array in zip(lost, features, strict=True)}
+
+    async def encode(self, served: Served, examples: Sequence[Labelled]) -> list[Arrays]:
+        """The features of each example, each array `[*feature]`.
+
+        Raises:
+            InputInvalid: an input cannot be read.
+        """
+        values = [example.input for example in examples]
+        fields = [f"{example.field}.input" for example in examples]
+        features = await served.engine.encode(await decode(values, fields, served.manifest, self._decoder))
+        return [row(features, place) for place in range(len(examples))]
+
+
+def _support(active: Sequence[Active], features: Arrays, slots: Labels) -> SupportSet:
+    return support_set(features, [item.label for item in active], [item.weight for item in active], slots)
+
+
+def _new_state(served: Served, phi: Arrays, statistics: Arrays | None) -> NewState:
+    return NewState(served.digest, None if statistics is None else pack(statistics), pack(phi))

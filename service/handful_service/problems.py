@@ -1,0 +1,80 @@
+"""Errors to RFC 9457 problem documents: the one table of HTTP statuses."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+
+from . import errors
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:handful:problem:"
+RETRY_AFTER_S = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """How one class of error is told."""
+
+    status: int
+    slug: str
+    title: str
+
+
+PROBLEMS: Mapping[type[errors.HandfulError], Problem] = {
+    errors.NotJson: Problem(400, "not-json", "The body is not JSON"),
+    errors.RequestInvalid: Problem(422, "request-invalid", "The request breaks the schema"),
+    errors.InputInvalid: Problem(422, "input-invalid", "An input cannot be read"),
+    errors.SignatureMismatch: Problem(422, "signature-mismatch", "A tensor does not fit the model"),
+    errors.SupportSetInvalid: Problem(422, "support-set-invalid", "The support set breaks a limit"),
+    errors.LabelUnknown: Problem(422, "label-unknown", "A label is not in the model's list"),
+    errors.NotAccepted: Problem(422, "not-accepted", "The model does not take this"),
+    errors.TooLarge: Problem(413, "too-large", "Something is larger than its limit"),
+    errors.UnsupportedMedia: Problem(415, "unsupported-media", "The body must be JSON"),
+    errors.ModelNotFound: Problem(404, "model-not-found", "No such model or version"),
+    errors.TaskNotFound: Problem(404, "task-not-found", "No such task"),
+    errors.AdaptationNotFound: Problem(404, "adaptation-not-found", "No such adaptation"),
+    errors.ExampleNotFound: Problem(404, "example-not-found", "No such example"),
+    errors.NotFound: Problem(404, "not-found", "Nothing is here"),
+    errors.EventConflict: Problem(409, "event-conflict", "The event id stands for another change"),
+    errors.TaskConflict: Problem(409, "task-conflict", "The adaptation is not in the needed state"),
+    errors.PreconditionFailed: Problem(412, "precondition-failed", "The revision is another"),
+    errors.Overloaded: Problem(503, "overloaded", "Too much is waiting"),
+    errors.NotReady: Problem(503, "not-ready", "The server is not ready"),
+    errors.DeadlineExceeded: Problem(504, "deadline-exceeded", "The answer was not ready in time"),
+    errors.BundleError: Problem(500, "bundle-invalid", "A bundle is not valid"),
+}
+METHOD_NOT_ALLOWED = Problem(405, "method-not-allowed", "The resource has no such method")
+INTERNAL = Problem(500, "internal", "The server failed")
+
+
+def problem_of(error: errors.HandfulError) -> Problem:
+    """The problem of an error: that of its class, or of the nearest class above it."""
+    for kind in type(error).__mro__:
+        if kind in PROBLEMS:
+            return PROBLEMS[kind]
+    return INTERNAL
+
+
+def problem_body(error: errors.HandfulError) -> dict[str, Any]:
+    """The members of an error's problem document, without the request's id."""
+    place = {"field": error.field, "detail": error.detail, "allowed": error.allowed}
+    return {
+        **body(problem_of(error), str(error) + (f" (allowed: {error.allowed})" if error.allowed else "")),
+        "errors": [{key: value for key, value in place.items() if value is not None}],
+    }
+
+
+def body(problem: Problem, detail: str) -> dict[str, Any]:
+    """The members that every problem document has."""
+    return {"type": TYPE_PREFIX + problem.slug, "title": problem.title, "status": problem.status, "detail": detail}
+
+
+def problem_response(members: Mapping[str, Any], request_id: str) -> Response:
+    """A problem document as a response."""
+    status = int(members["status"])
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else {}
+    content = json.dumps({**members, "request_id": request_id}, ensure_ascii=False).encode("utf-8", "replace")
+    return Response(content, status, headers, MEDIA_TYPE)

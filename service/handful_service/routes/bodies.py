@@ -1,0 +1,69 @@
+"""Request bodies: decoded once from the raw bytes and fully validated; failures name the place and what is allowed."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+
+from ..errors import HandfulError, NotJson, RequestInvalid, UnsupportedMedia
+
+B = TypeVar("B", bound=BaseModel)
+
+_UNION_BRANCHES = frozenset({"int", "str", "constrained-int", "constrained-str"})
+
+
+def json_body(kind: type[B]) -> Callable[[Request], Awaitable[B]]:
+    """A dependency that gives the request's body as a wire model.
+
+    The dependency raises:
+        UnsupportedMedia: the content type is not JSON.
+        NotJson: the body is not a JSON document.
+        RequestInvalid: it breaks the model.
+    """
+
+    async def parse(request: Request) -> B:
+        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media != "application/json" and not media.endswith("+json"):
+            raise UnsupportedMedia(f"the content type is {media!r}", field="Content-Type", allowed="application/json")
+        try:
+            return kind.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise invalid(error.errors(include_url=False, include_input=False)) from None
+
+    return parse
+
+
+def invalid(found: Sequence[Any]) -> HandfulError:
+    """The error of what pydantic found, the first of it."""
+    first = found[0]
+    if first["type"] == "json_invalid":
+        return NotJson(first["ctx"]["error"], field="body", allowed="a JSON document in UTF-8")
+    allowed = first.get("ctx", {}).get("allowed")
+    return RequestInvalid(first["msg"], field=place(first["loc"]), allowed=allowed)
+
+
+def place(path: Sequence[str | int]) -> str:
+    """A place in a body as people write it: `support[3].label`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part not in _UNION_BRANCHES and "[" not in part and not part.startswith("function-"):
+            text += f".{part}" if text else part
+    return text or "body"
+
+
+def body_schema(kind: type[BaseModel]) -> dict[str, Any]:
+    """What OpenAPI says of a route whose body is a wire model."""
+    reference = {"$ref": f"#/components/schemas/{kind.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": reference}}}}
+
+
+def add_schemas(document: dict[str, Any], kinds: Sequence[type[BaseModel]]) -> None:
+    """Put the schemas that `body_schema` refers to into an OpenAPI document."""
+    _, schemas = models_json_schema(
+        [(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
+    )
+    document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])

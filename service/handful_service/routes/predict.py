@@ -1,0 +1,112 @@
+"""`POST /v1/models/{model}/predict`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from ..errors import HandfulError, RequestInvalid, TooLarge
+from ..predictor.predicting import Ask, Base, ByAdaptation, BySupport, Outcome, PredictOptions, TaskRef
+from ..predictor.reading import ReadOptions
+from ..predictor.supports import Labelled
+from ..problems import problem_body
+from ..schemas import (
+    FailedAnswer,
+    PredictAnswer,
+    PredictionAnswer,
+    PredictOptionsRequest,
+    PredictRequest,
+    ProblemDocument,
+    RowRequest,
+    SupportExample,
+)
+from .bodies import body_schema, json_body
+from .common import CallerDep, ModelName, ServiceDep
+
+router = APIRouter(tags=["predict"])
+
+
+@router.post("/v1/models/{model}/predict", response_model=PredictAnswer, openapi_extra=body_schema(PredictRequest))
+async def predict(
+    model: ModelName,
+    request: Annotated[PredictRequest, Depends(json_body(PredictRequest))],
+    service: ServiceDep,
+    caller: CallerDep,
+) -> Response:
+    """Predict, with an adaptation, a support set, or the base model; rows of many tasks in one call."""
+    asks = _asks(request, service.max_rows_per_call)
+    options = _options(request.options, partial=request.partial)
+    served, outcomes = await service.predictor.predict(caller, model, request.version, asks, options)
+    predictions = [answer for outcome in outcomes for answer in _answers(outcome)]
+    answer = PredictAnswer(model=model, version=served.manifest.version, predictions=predictions)
+    return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+
+
+def _asks(request: PredictRequest, most: int) -> list[Ask]:
+    """The request as tasks with their inputs.
+
+    Raises:
+        RequestInvalid: keys are missing, or contradict each other.
+        TooLarge: more inputs or rows than a call may have.
+    """
+    if (request.inputs is None) == (request.rows is None):
+        both = "stands beside `rows`" if request.rows else "missing"
+        raise RequestInvalid(both, field="inputs", allowed="either `inputs` or `rows`")
+    inputs, rows = request.inputs or [], request.rows or []
+    name, count = ("inputs", len(inputs)) if inputs else ("rows", len(rows))
+    if count > most:
+        raise TooLarge(f"there are {count}", field=name, allowed=f"at most {most}")
+    if inputs:
+        if request.partial:
+            raise RequestInvalid("is for `rows`", field="partial", allowed="`rows` beside it")
+        fields = tuple(f"inputs[{place}]" for place in range(count))
+        return [Ask(tuple(inputs), fields, _task(request.adaptation, request.support, ""))]
+    for key in ("adaptation", "support"):
+        if getattr(request, key) is not None:
+            raise RequestInvalid("stands beside `rows`", field=key, allowed="a task in each row")
+    return [_ask(row, f"rows[{place}]") for place, row in enumerate(rows)]
+
+
+def _ask(row: RowRequest, place: str) -> Ask:
+    return Ask((row.input,), (f"{place}.input",), _task(row.adaptation, row.support, f"{place}."))
+
+
+def _task(adaptation: str | None, support: list[SupportExample] | None, prefix: str) -> TaskRef:
+    if adaptation is not None and support is not None:
+        raise RequestInvalid(
+            "stands beside `adaptation`", field=f"{prefix}support", allowed="either `adaptation` or `support`"
+        )
+    if adaptation is not None:
+        return ByAdaptation(adaptation, f"{prefix}adaptation")
+    if support is not None:
+        return BySupport(_labelled(support, f"{prefix}support"), f"{prefix}support")
+    return Base(f"{prefix}support")
+
+
+def _labelled(examples: list[SupportExample], prefix: str) -> tuple[Labelled, ...]:
+    return tuple(
+        Labelled(example.input, example.label, example.weight, f"{prefix}[{place}]")
+        for place, example in enumerate(examples)
+    )
+
+
+def _options(options: PredictOptionsRequest, *, partial: bool) -> PredictOptions:
+    read = ReadOptions(confidence=options.confidence, top=options.top, scores=options.scores)
+    return PredictOptions(read, options.on_missing, options.min_revision, partial)
+
+
+def _answers(outcome: Outcome) -> list[PredictionAnswer | FailedAnswer]:
+    if isinstance(outcome, HandfulError):
+        return [FailedAnswer(problem=ProblemDocument.model_validate(problem_body(outcome)))]
+    return [
+        PredictionAnswer(
+            label=prediction.answer.label,
+            score=prediction.answer.score,
+            scores=prediction.answer.scores,
+            set=None if prediction.answer.set is None else list(prediction.answer.set),
+            abstained=prediction.answer.abstained,
+            used=prediction.used,
+            adaptation=prediction.adaptation,
+            revision=prediction.revision,
+        )
+        for prediction in outcome
+    ]

@@ -1,0 +1,160 @@
+"""What the store keeps and what it is told, as frozen values. No SQL here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+class RevisionMoved(Exception):
+    """The adaptation is not at the revision that the writer worked from: read again, decide again.
+
+    Attributes:
+        found: The revision that the store holds; None if it holds no such adaptation.
+    """
+
+    def __init__(self, found: int | None) -> None:
+        super().__init__(f"the store holds revision {found}")
+        self.found = found
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The name of an adaptation. All three parts are compared byte by byte."""
+
+    tenant: str
+    model: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A labelled example behind an adaptation.
+
+    Attributes:
+        position: Its place in the order of events; there are gaps where examples were removed.
+        created_at: UTC; when the example was first stored, whatever was corrected since.
+        input: The raw input, or None where only features are retained.
+    """
+
+    example_id: str
+    label: str
+    weight: float
+    position: int
+    source: str | None
+    created_at: datetime
+    input: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """An adaptation with the examples behind it, all of one revision.
+
+    Attributes:
+        labels: The label of each slot; None is a free slot.
+        created_at: UTC.
+        updated_at: UTC; when this revision was written.
+        examples: In the order of events.
+    """
+
+    key: Key
+    revision: int
+    labels: tuple[str | None, ...]
+    created_at: datetime
+    updated_at: datetime
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """An adaptation as lists show it; `examples` counts them."""
+
+    key: Key
+    revision: int
+    labels: tuple[str | None, ...]
+    examples: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewState:
+    """φ, and the statistics it came from where the learner has them, for the bundle with this digest."""
+
+    digest: str
+    statistics: bytes | None
+    phi: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """φ as it is stored: for a bundle (`digest`) and a revision of the adaptation."""
+
+    digest: str
+    revision: int
+    statistics: bytes | None
+    phi: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A change that the caller named, so that sending it twice changes nothing.
+
+    Attributes:
+        fingerprint: Tells a repetition from another change under the same id.
+        result: JSON; what the first call was answered. Once stored it holds the `revision` of the change.
+    """
+
+    event_id: str
+    fingerprint: str
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NewExample:
+    """An example to add, or, where its id is known, to correct.
+
+    Label, weight and source are replaced; position and time of creation stay. With neither input nor
+    features, those that are stored stay too. With them, the input (or, where one side has none, the features)
+    is compared with the stored one: if it differs, what is stored of the old input gives way, with the
+    features that any bundle made of it.
+    """
+
+    example_id: str
+    label: str
+    weight: float
+    source: str | None
+    input: bytes | None
+    features: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One write: what makes the next revision of an adaptation.
+
+    Attributes:
+        labels: The label of each slot, after the change.
+        replace: All earlier examples are dropped first.
+        put: Examples to add or correct, in the order of events; after `remove`.
+        remove: Ids of examples to drop; unknown ones are passed over.
+        events: Events to remember.
+        state: φ of the new revision. States of the old one are dropped, for all bundles.
+        digest: The bundle that made the features in `put`.
+    """
+
+    key: Key
+    labels: tuple[str | None, ...]
+    replace: bool = False
+    put: tuple[NewExample, ...] = ()
+    remove: tuple[str, ...] = ()
+    events: tuple[Event, ...] = ()
+    state: NewState | None = None
+    digest: str | None = None
+
+    def __post_init__(self) -> None:
+        if len({example.example_id for example in self.put}) < len(self.put):
+            raise ValueError("an example id stands twice in a change")
+        if len({event.event_id for event in self.events}) < len(self.events):
+            raise ValueError("an event id stands twice in a change")
+        if self.digest is None and any(example.features is not None for example in self.put):
+            raise ValueError("features come without the digest of their bundle")

@@ -1,0 +1,83 @@
+"""The values that everything else passes around. All are frozen; arrays in them are never written to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Arrays = Mapping[str, Array]
+"""Named arrays: the inputs, features, statistics or state of some rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks.
+
+    Attributes:
+        tenant: The owner of all adaptations that this caller can see. Never part of a URL or a body.
+        scopes: What the caller may do: `predict`, `adapt`, `admin`.
+    """
+
+    tenant: str = "default"
+    scopes: frozenset[str] = frozenset({"predict", "adapt", "admin"})
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Which label each slot of a task state stands for.
+
+    Attributes:
+        slots: One entry per slot; None is a free slot.
+    """
+
+    slots: tuple[str | None, ...]
+
+    def slot_of(self, label: str) -> int | None:
+        """The slot of a label, or None."""
+        return self.slots.index(label) if label in self.slots else None
+
+    @property
+    def present(self) -> tuple[tuple[int, str], ...]:
+        """The slots in use, with their labels."""
+        return tuple((slot, label) for slot, label in enumerate(self.slots) if label is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class SupportSet:
+    """The examples that define a task, as arrays.
+
+    Attributes:
+        features: Arrays `[example, *feature]`.
+        y: int64 `[example]`, slots.
+        weight: float32 `[example]`, above 0.
+    """
+
+    features: Arrays
+    y: NDArray[np.int64]
+    weight: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """φ, and what reading its predictions needs.
+
+    Attributes:
+        arrays: The state, each `[*state]`.
+        labels: The label of each slot.
+        shots: The smallest sum of weights over the labels in use: the effective shots of calibration.
+    """
+
+    arrays: Arrays
+    labels: Labels
+    shots: float
+
+    @property
+    def ways(self) -> int:
+        """Labels in use."""
+        return len(self.labels.present)
