@@ -1,0 +1,84 @@
+"""A server process for measurements."""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A ready server.
+
+    Attributes:
+        url: Where it listens.
+        pid: Its process.
+        ready_s: Seconds from the start of the process to its first ready answer.
+    """
+
+    url: str
+    pid: int
+    ready_s: float
+
+    def resident_mb(self) -> float:
+        """Resident memory of the process, in MiB."""
+        for line in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+        raise RuntimeError("no VmRSS")
+
+
+def report(title: str, figures: dict[str, object], page: str | None) -> None:
+    """Print the figures as JSON, and write them as a page with the command that gave them."""
+    text = json.dumps(figures, indent=1)
+    print(text)
+    if page is not None:
+        command = " ".join(["python", *sys.argv])
+        machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+        lines = [f"# {title}", "", f"Written by `{command}` on {machine}.", "", "```json", text, "```", ""]
+        Path(page).write_text("\n".join(lines), encoding="utf-8")
+
+
+@contextmanager
+def server(handful: str | None = None, bundles: str = "bundles") -> Iterator[Running]:
+    """A server on a free port and a store of its own, stopped after the block.
+
+    Args:
+        handful: The console script; by default that of this Python's environment.
+        bundles: The model repository.
+    """
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    script = handful or str(Path(sys.executable).parent / "handful")
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "HANDFUL_STORE": f"sqlite:///{folder}/handful.db", "HANDFUL_LOG_LEVEL": "warning"}
+        started = time.monotonic()
+        command = [script, "serve", "--port", str(port), "--bundles", bundles]
+        process = subprocess.Popen(command, env=environment)  # noqa: S603 (our own script)
+        try:
+            yield Running(url, process.pid, _ready(url, process, started))
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _ready(url: str, process: subprocess.Popen[bytes], started: float) -> float:
+    while process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health/ready"):  # noqa: S310 (loopback)
+                return time.monotonic() - started
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.01)
+    raise RuntimeError(f"the server ended with {process.returncode}")
