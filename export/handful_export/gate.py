@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from handful_service.bundle.manifest import GraphName, Manifest
 from handful_service.task import Arrays
@@ -215,8 +216,9 @@ class Gate:
     def _guess(self, support: Support, query: Arrays) -> np.ndarray:
         return np.asarray(np.argmax(self._scores(support, query), -1))
 
-    def _scores(self, support: Support, query: Arrays) -> np.ndarray:
-        return _softmax(self._logits(self._onnx, support, query)).mean(1)
+    def _scores(self, support: Support, query: Arrays) -> NDArray[np.float64]:
+        scores: NDArray[np.float64] = _softmax(self._logits(self._onnx, support, query)).mean(1)
+        return scores
 
     def _logits(self, runner: Runner, support: Support, query: Arrays) -> np.ndarray:
         state = runner.run("adapt", runner.run("summarise", support.feed()))

@@ -60,14 +60,15 @@ def export_bundle(learner: Learner, root: Path, *, spec: ExportSpec, material: M
     final = root / spec.name / str(spec.version)
     if final.exists():
         raise VersionExists(f"{final} is there, and a published version never changes: raise `version`")
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{spec.version}-"))
+    root.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{spec.name}-{spec.version}-"))
     try:
         report = _write(learner, temporary, spec, material)
         for path in sorted(temporary.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
         temporary.chmod(0o755)
         _sync(temporary)
+        final.parent.mkdir(exist_ok=True)  # only now: a model without a version would keep a server from starting
         temporary.rename(final)
         _sync_folder(final.parent)
     except BaseException:

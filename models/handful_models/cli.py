@@ -86,7 +86,9 @@ def calibrate(argv: Sequence[str]) -> int:
 def add_data_argument(parser: argparse.ArgumentParser) -> None:
     """The flag `--data`, whose default is HANDFUL_DATA."""
     default = Path(os.environ.get("HANDFUL_DATA", "../shared/data"))
-    parser.add_argument("--data", type=Path, default=default, help="the data folder (default: HANDFUL_DATA)")
+    parser.add_argument(
+        "--data", type=Path, default=default, help="the data folder (default: HANDFUL_DATA, or ../shared/data)"
+    )
 
 
 def _run(parser: argparse.ArgumentParser, argv: Sequence[str], command: Command) -> int:

@@ -31,6 +31,14 @@ class RunConflict(ModelError):
     """A run directory holds another run than the one asked for."""
 
 
+class RunUnfinished(ModelError):
+    """A run directory without weights."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"{folder} has no weights yet: go on with `handful train`")
+        self.folder = folder
+
+
 class TrainingDiverged(ModelError):
     """The loss is no longer a number."""
 

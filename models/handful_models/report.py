@@ -32,7 +32,7 @@ def markdown(run: Run, split: str, rows: Sequence[Accuracy], seed: int, command:
         "",
         f"    {command}",
         "",
-        f"Trained on: {config.data.train} (seed {config.seed}, {config.optimizer.steps} steps). "
+        f"Trained on: {SPLITS[config.data.train]} (seed {config.seed}, {config.optimizer.steps} steps). "
         f"Reported on: {SPLITS[split]}, none of which was trained on or used to choose anything.",
         f"Inductive (no query sees another), 95 % confidence intervals over episodes, episode seed {seed}.",
         "",

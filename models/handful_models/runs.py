@@ -89,18 +89,14 @@ class Run:
 
 
 def _environment() -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"],  # noqa: S607 (the git of the PATH)
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.strip()
+    git = ["git", "rev-parse", "--verify", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False)  # noqa: S603 (the git of the PATH)
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": platform.machine(),
         "cores": os.cpu_count(),
-        "commit": commit or None,
+        "commit": commit.stdout.strip() if commit.returncode == 0 else None,
     }
 
 

@@ -19,7 +19,7 @@ from . import omniglot
 from .augment import SOURCE_SIDE, jittered
 from .config import OptimizerConfig, TrainConfig
 from .conv4 import Conv4
-from .errors import TrainingDiverged
+from .errors import RunUnfinished, TrainingDiverged
 from .evaluation import Accuracy, Protocol, evaluate
 from .prototypes import Prototypes, rotating_support_loss
 from .runs import Log, Run, draw_curves, load, save, write_json
@@ -34,8 +34,14 @@ def build(config: TrainConfig) -> Prototypes:
 
 
 def load_trained(run: Run) -> Prototypes:
-    """The learner that a finished run ended with, ready to predict."""
+    """The learner that a finished run ended with, ready to predict.
+
+    Raises:
+        RunUnfinished: the run has no weights yet.
+    """
     learner = build(run.read_config())
+    if not run.weights.exists():
+        raise RunUnfinished(run.folder)
     learner.load_state_dict(load(run.weights))
     return learner.eval()
 

@@ -17,7 +17,7 @@ from . import errors
 from .assembly import build_service
 from .door import Door, DoorLimits
 from .metrics import Metrics
-from .problems import METHOD_NOT_ALLOWED, body, problem_body, problem_response
+from .problems import METHOD_NOT_ALLOWED, body, explained, problem_body, problem_response
 from .routes import adaptations, health, models, predict
 from .routes.bodies import add_schemas, invalid
 from .routes.common import PROBLEM_ANSWERS
@@ -55,6 +55,7 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None] |
         summary="One server, many tasks.",
         lifespan=lifespan,
         responses=PROBLEM_ANSWERS,
+        redirect_slashes=False,  # a path with a slash too many is a problem like any other unknown one
     )
     app.state.service, app.state.draining, app.state.metrics = None, False, metrics
     for module in (predict, adaptations, models, health):
@@ -76,7 +77,7 @@ async def _load(app: FastAPI, settings: Settings, on_failure: Callable[[BaseExce
     try:
         app.state.service = await build_service(settings, app.state.metrics)
     except Exception as error:  # whatever it is, the operator must see it, and the process must end
-        log.error("cannot start", extra={"error": str(error), "kind": type(error).__name__})
+        log.error("cannot start", extra={"error": explained(error), "kind": type(error).__name__})
         if on_failure is not None:
             on_failure(error)
         return

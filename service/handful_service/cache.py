@@ -97,7 +97,11 @@ class StateCache:
 
     def _write(self, state: TaskState) -> Held:
         held = Held(self._take_slot(), state.labels, state.shots)
-        self._tables.write(held.slot, state.arrays)
+        try:
+            self._tables.write(held.slot, state.arrays)
+        except BaseException:
+            self._free.append(held.slot)
+            raise
         return held
 
     def _take_slot(self) -> int:

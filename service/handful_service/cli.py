@@ -56,7 +56,11 @@ def serve(argv: Sequence[str]) -> int:
 
 def _add_setting(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -> None:
     text = f"{field.description} (HANDFUL_{name.upper()}; default: {field.default})".replace("%", "%%")
-    parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="VALUE", help=text)
+    flag = f"--{name.replace('_', '-')}"
+    if field.annotation is bool:
+        parser.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, help=text)
+    else:
+        parser.add_argument(flag, dest=name, metavar="VALUE", help=text)
 
 
 def check(argv: Sequence[str]) -> int:

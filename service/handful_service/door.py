@@ -16,13 +16,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import errors
 from .metrics import Metrics
-from .problems import INTERNAL, body, problem_body, problem_response
+from .problems import INTERNAL, METHOD_NOT_ALLOWED, body, problem_body, problem_response
 
 log = logging.getLogger("handful.access")
 crash_log = logging.getLogger("handful.crash")
 
 _REQUEST_ID = re.compile(rb"^[A-Za-z0-9._~:+/=-]{1,128}$")
 _DEADLINE = re.compile(rb"^[0-9]{1,9}$")
+
+_OFFLINE = b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+"""The pages about the API fetch nothing from elsewhere: ReDoc's script would load a logo from its makers' CDN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # Nothing is given in parts, and Starlette refuses an odd range in plain text.
+        scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"range"]
         headers = dict(scope["headers"])
         passage = _Passage(_request_id(headers), time.monotonic())
         scope.setdefault("state", {})["request_id"] = passage.request_id
@@ -120,7 +125,9 @@ class Door:
     def _record(self, scope: Scope, passage: _Passage) -> None:
         seconds = time.monotonic() - passage.started
         route = getattr(scope.get("route"), "path", None) or "unmatched"
-        self._metrics.requests.labels(scope["method"] if route != "unmatched" else "any", route, passage.status).inc()
+        # Only methods that a route has are labels: others are the client's invention, without end.
+        known = route != "unmatched" and passage.status != METHOD_NOT_ALLOWED.status
+        self._metrics.requests.labels(scope["method"] if known else "any", route, passage.status).inc()
         self._metrics.seconds.labels(route).observe(seconds)
         log.info(
             "request",
@@ -144,7 +151,10 @@ def _sender(send: Send, passage: _Passage) -> Send:
         if message["type"] == "http.response.start":
             passage.answered = True
             passage.status = message["status"]
-            message["headers"] = [*message["headers"], (b"x-request-id", passage.request_id.encode("ascii"))]
+            more = [(b"x-request-id", passage.request_id.encode("ascii"))]
+            if dict(message["headers"]).get(b"content-type", b"").startswith(b"text/html"):
+                more.append((b"content-security-policy", _OFFLINE))
+            message["headers"] = [*message["headers"], *more]
         await send(message)
 
     return sending

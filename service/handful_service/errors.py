@@ -71,10 +71,6 @@ class ModelNotFound(NotFound):
     """No model of this name, or none with this version."""
 
 
-class TaskNotFound(NotFound):
-    """No known task of this id."""
-
-
 class AdaptationNotFound(NotFound):
     """The caller has no adaptation of this id."""
 

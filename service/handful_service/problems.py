@@ -34,7 +34,6 @@ PROBLEMS: Mapping[type[errors.HandfulError], Problem] = {
     errors.TooLarge: Problem(413, "too-large", "Something is larger than its limit"),
     errors.UnsupportedMedia: Problem(415, "unsupported-media", "The body must be JSON"),
     errors.ModelNotFound: Problem(404, "model-not-found", "No such model or version"),
-    errors.TaskNotFound: Problem(404, "task-not-found", "No such task"),
     errors.AdaptationNotFound: Problem(404, "adaptation-not-found", "No such adaptation"),
     errors.ExampleNotFound: Problem(404, "example-not-found", "No such example"),
     errors.NotFound: Problem(404, "not-found", "Nothing is here"),
@@ -62,9 +61,15 @@ def problem_body(error: errors.HandfulError) -> dict[str, Any]:
     """The members of an error's problem document, without the request's id."""
     place = {"field": error.field, "detail": error.detail, "allowed": error.allowed}
     return {
-        **body(problem_of(error), str(error) + (f" (allowed: {error.allowed})" if error.allowed else "")),
+        **body(problem_of(error), explained(error)),
         "errors": [{key: value for key, value in place.items() if value is not None}],
     }
+
+
+def explained(error: BaseException) -> str:
+    """What is wrong, and what would have been accepted, in one line."""
+    allowed = error.allowed if isinstance(error, errors.HandfulError) else None
+    return f"{error} (allowed: {allowed})" if allowed else str(error)
 
 
 def body(problem: Problem, detail: str) -> dict[str, Any]:

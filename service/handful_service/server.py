@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import logging.config
+import os
 import signal
 import socket
 from types import FrameType
@@ -10,7 +11,7 @@ from types import FrameType
 import uvicorn
 
 from .app import create_app
-from .settings import Settings
+from .settings import Settings, unknown_variables
 
 log = logging.getLogger("handful.service")
 
@@ -30,14 +31,23 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain on the first signal; a second one ends at once."""
+        """Drain on the first signal; a second one ends at once.
+
+        uvicorn's own handler is not called: after a graceful end it raises the signal again, so that the process
+        would die of it instead of exiting with 0.
+        """
         if self._app.state.draining or self._settings.drain_ms == 0 or self._app.state.service is None:
-            super().handle_exit(sig, frame)
+            self._exit(sig)
             return
         self._app.state.draining = True
         log.info("draining", extra={"signal": signal.Signals(sig).name, "ms": self._settings.drain_ms})
         loop = asyncio.get_running_loop()
-        loop.call_later(self._settings.drain_ms / 1000, super().handle_exit, sig, frame)
+        loop.call_later(self._settings.drain_ms / 1000, self._exit, sig)
+
+    def _exit(self, sig: int) -> None:
+        """Answer what was accepted, then end; Ctrl-C while that goes on waits for nothing."""
+        self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say where."""
@@ -50,6 +60,8 @@ class _Server(uvicorn.Server):
 def run(settings: Settings) -> int:
     """Serve until a signal; the exit code is 1 where the service could never be ready."""
     logging.config.dictConfig(_logging(settings.log_level))
+    for name in unknown_variables(os.environ):
+        log.warning("unknown setting", extra={"variable": name})
     config = uvicorn.Config(
         "",
         host=settings.host,
@@ -67,8 +79,9 @@ def run(settings: Settings) -> int:
 def _logging(level: str) -> dict[str, object]:
     formatter = {
         "()": "pythonjsonlogger.json.JsonFormatter",
-        "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
-        "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger", "message": "event"},
+        "format": "%(levelname)s %(name)s %(message)s",
+        "rename_fields": {"levelname": "level", "name": "logger", "message": "event"},
+        "timestamp": "time",
     }
     return {
         "version": 1,

@@ -1,5 +1,6 @@
 """Everything that can be set, read once from the environment (`HANDFUL_<NAME>`) or from flags (`--name`)."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -7,6 +8,10 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+_OTHERS = frozenset({"HANDFUL_DATA", "HANDFUL_REQUIRE_DATA"})
+"""Variables of training and of the tests."""
 
 
 class Settings(BaseSettings):
@@ -58,3 +63,9 @@ class Settings(BaseSettings):
                 "set HANDFUL_ALLOW_ANONYMOUS=1 if anyone who reaches it may call"
             )
         return self
+
+
+def unknown_variables(environment: Iterable[str]) -> list[str]:
+    """The names of an environment that look like settings and are none: most are misspelt."""
+    known = {f"HANDFUL_{name.upper()}" for name in Settings.model_fields} | _OTHERS
+    return sorted(name for name in environment if name.startswith("HANDFUL_") and name not in known)

@@ -7,18 +7,26 @@ import pytest
 from tests.export.conftest import INPUT, WAYS, WIDTH
 
 from handful_export.errors import SpecInvalid, VersionExists
+from handful_export.gate import Report
 from handful_export.spec import ExportSpec, read_spec
 from handful_export.writer import GATE_REPORT, Material, export_bundle, set_label
 from handful_models.prototypes import Prototypes
 from handful_service.bundle.bundle import Bundle
 from handful_service.checking import check_in_child
 
+Published = tuple[Path, Report]
 
-def test_a_bundle_that_passed_the_gate_is_served_as_it_is(
-    learner: Prototypes, root: Path, spec: ExportSpec, material: Material
-) -> None:
-    folder, report = export_bundle(learner, root, spec=spec, material=material)
-    assert folder == root / "tiny" / "1"
+
+@pytest.fixture(scope="module")
+def published(
+    learner: Prototypes, tmp_path_factory: pytest.TempPathFactory, spec: ExportSpec, material: Material
+) -> Published:
+    return export_bundle(learner, tmp_path_factory.mktemp("bundles"), spec=spec, material=material)
+
+
+def test_a_bundle_that_passed_the_gate_is_served_as_it_is(published: Published) -> None:
+    folder, report = published
+    assert folder.parts[-2:] == ("tiny", "1")
     bundle = Bundle.open(folder)
     assert bundle.manifest.state_bytes == 4 * (WAYS * WIDTH + WAYS)
     assert bundle.manifest.inputs["x"].axes == (INPUT,)
@@ -36,10 +44,8 @@ def test_a_bundle_that_passed_the_gate_is_served_as_it_is(
     } <= report.figures.keys()
 
 
-def test_the_graphs_hold_no_trace_of_the_machine_that_made_them(
-    learner: Prototypes, root: Path, spec: ExportSpec, material: Material
-) -> None:
-    folder, _ = export_bundle(learner, root, spec=spec, material=material)
+def test_the_graphs_hold_no_trace_of_the_machine_that_made_them(published: Published) -> None:
+    folder, _ = published
     for path in folder.glob("*.onnx"):
         content = path.read_bytes()
         assert b".py" not in content
@@ -48,31 +54,29 @@ def test_the_graphs_hold_no_trace_of_the_machine_that_made_them(
 
 
 def test_a_published_version_never_changes(
-    learner: Prototypes, root: Path, spec: ExportSpec, material: Material
+    published: Published, learner: Prototypes, spec: ExportSpec, material: Material
 ) -> None:
-    folder, _ = export_bundle(learner, root, spec=spec, material=material)
+    folder, _ = published
     before = (folder / "manifest.json").read_bytes()
     with pytest.raises(VersionExists, match="raise `version`"):
-        export_bundle(learner, root, spec=spec, material=material)
+        export_bundle(learner, folder.parents[1], spec=spec, material=material)
     assert (folder / "manifest.json").read_bytes() == before
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
 
 
 def test_the_same_learner_gives_the_same_bundle(
-    learner: Prototypes, tmp_path: Path, spec: ExportSpec, material: Material
+    published: Published, learner: Prototypes, root: Path, spec: ExportSpec, material: Material
 ) -> None:
-    first, _ = export_bundle(learner, tmp_path / "a", spec=spec, material=material)
-    second, _ = export_bundle(learner, tmp_path / "b", spec=spec, material=material)
+    first, _ = published
+    second, _ = export_bundle(learner, root, spec=spec, material=material)
     for name in ("encode.onnx", "summarise.onnx", "adapt.onnx", "predict.onnx", "golden_requests.json"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
-def test_golden_vectors_are_the_learners_own_answers(
-    learner: Prototypes, root: Path, spec: ExportSpec, material: Material
-) -> None:
+def test_golden_vectors_are_the_learners_own_answers(published: Published, learner: Prototypes) -> None:
     import torch
 
-    folder, _ = export_bundle(learner, root, spec=spec, material=material)
+    folder, _ = published
     golden = Bundle.open(folder).golden()
     with torch.no_grad():
         features = learner.encode({"x": torch.from_numpy(golden["encode"].inputs["x"])})["features"]

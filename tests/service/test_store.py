@@ -744,3 +744,16 @@ def test_writes_of_one_process_take_turns_and_refuse_when_too_many_wait(tmp_path
         await face.close()
 
     asyncio.run(use())
+
+
+def test_what_was_deleted_is_in_no_file_of_the_database(tmp_path: Path) -> None:
+    secret = b"a secret input that must not stay"
+    store = Store(f"sqlite:///{tmp_path}/handful.db")
+    try:
+        example = NewExample("e1", "spam", 1.0, None, secret, b"features of it")
+        store.commit(Change(ALICE, ("spam",), put=(example,), digest="d" * 64), expected=None)
+        assert any(secret in path.read_bytes() for path in tmp_path.iterdir())
+        store.delete(ALICE, expected=None)
+        assert not any(secret in path.read_bytes() for path in tmp_path.iterdir())
+    finally:
+        store.close()

@@ -1,7 +1,9 @@
 """The manifest of a bundle: what its graphs take and give, and what the service may accept for it."""
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from typing import Annotated, Literal
+from unicodedata import is_normalized
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -14,7 +16,10 @@ FORMAT = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
 MODEL_NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 TENSOR_NAME = r"^[a-z][a-z0-9_]{0,63}$"
 FILE_NAME = r"^(assets/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"
+FORMAT_PATTERN = r"^[0-9]{1,4}\.[0-9]{1,4}$"
 DIGEST = r"^[0-9a-f]{64}$"
+
+MAX_AXES = 8
 
 MAX_STATE_BYTES = 64 * 2**20
 """A state larger than this is refused: it could not be cached for many users."""
@@ -22,17 +27,22 @@ MAX_STATE_BYTES = 64 * 2**20
 SupportGraph = Literal["summarise", "adapt"]
 GraphName = Literal["encode", "summarise", "adapt", "predict"]
 GRAPHS: tuple[GraphName, ...] = ("encode", "summarise", "adapt", "predict")
+RESERVED = frozenset({"y", "weight"})
 DType = Literal["float32", "int64"]
 Axis = Annotated[int, Field(ge=1, le=2**20)] | Annotated[str, StringConstraints(pattern=TENSOR_NAME)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 TensorName = Annotated[str, StringConstraints(pattern=TENSOR_NAME)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TensorSpec(_Part):
-    """One tensor of an edge. `axes` are those of one item: a number is a fixed size, a name a size of any length."""
+    """One tensor of an edge. `axes` are those of one item: a number is a fixed size.
+
+    A name is a size of any length; only signatures have such axes, those of the batch and of the support set.
+    """
 
     dtype: DType
     axes: tuple[Axis, ...]
@@ -91,7 +101,8 @@ class Calibration(_Part):
     """A table over ways and effective shots, of temperatures and conformal quantiles.
 
     The cell of a task is the nearest lower one, or the first. Scores are `softmax(logits / temperature)`; the
-    conformal set at a confidence holds the labels whose score is at least `1 - quantile`.
+    set at a confidence holds the labels whose score is at least `1 - quantile`, and the highest scores up to a sum of
+    the confidence.
     """
 
     ways: tuple[int, ...] = Field(min_length=1)
@@ -116,6 +127,8 @@ class Calibration(_Part):
         )
         if not cells_fit or any(len(cell) != len(self.confidence) for row in self.quantile for cell in row):
             raise ValueError("temperature and quantile must have a cell for each of ways x shots")
+        if any(list(cell) != sorted(cell) for row in self.quantile for cell in row):
+            raise ValueError("quantile must not fall with the confidence")
         return self
 
 
@@ -124,7 +137,7 @@ class OutputSpec(_Part):
 
     kind: Literal["class"]
     members: int = Field(1, ge=1, le=64)
-    labels: Literal["open"] | tuple[Annotated[str, StringConstraints(min_length=1, max_length=256)], ...]
+    labels: Literal["open"] | Annotated[tuple[Label, ...], Field(min_length=1)]
     calibration: Calibration | None = None
 
 
@@ -147,13 +160,13 @@ class GraphSpec(_Part):
 class Manifest(_Part):
     """The whole of `manifest.json`."""
 
-    format: str = Field(pattern=r"^\d+\.\d+$")
+    format: str = Field(pattern=FORMAT_PATTERN)
     name: str = Field(pattern=MODEL_NAME)
     version: int = Field(ge=1)
     description: str = Field(max_length=500)
     inputs: dict[TensorName, InputSpec] = Field(min_length=1)
     features: dict[TensorName, TensorSpec] = Field(min_length=1)
-    statistics: dict[TensorName, TensorSpec] | None = None
+    statistics: dict[TensorName, TensorSpec] | None = Field(None, min_length=1)
     state: dict[TensorName, TensorSpec] = Field(min_length=1)
     state_bytes: int = Field(ge=1, le=MAX_STATE_BYTES)
     accepts: tuple[Literal["base", "support"], ...] = Field(min_length=1)
@@ -182,6 +195,10 @@ class Manifest(_Part):
         return () if self.output.labels == "open" else self.output.labels
 
 
+class _Format(BaseModel):
+    format: str = Field(pattern=FORMAT_PATTERN)
+
+
 def _contradictions(manifest: Manifest) -> list[str]:
     found = []
     needed = {"adapt", "predict"} | ({"summarise"} if manifest.statistics else set())
@@ -189,24 +206,40 @@ def _contradictions(manifest: Manifest) -> list[str]:
         found.append(f"graphs: {', '.join(sorted(missing))} missing")
     if manifest.statistics is None and "summarise" in manifest.graphs:
         found.append("statistics: missing, though there is a summarise graph")
-    if "encode" not in manifest.graphs and set(manifest.features) != set(manifest.inputs):
+    if "encode" not in manifest.graphs and _plain(manifest.features) != _plain(manifest.inputs):
         found.append("features: without an encode graph they are the inputs")
     if set(manifest.features) & set(manifest.state):
         found.append("state: a name is also a feature's")
-    edges = {**manifest.state, **(manifest.statistics or {})}
-    if any(isinstance(axis, str) for spec in edges.values() for axis in spec.axes):
-        found.append("state and statistics have fixed axes only")
+    if RESERVED & set(manifest.features):
+        found.append(f"features: {sorted(RESERVED)} stand beside those of a support set")
+    edges = (manifest.inputs, manifest.features, manifest.statistics or {}, manifest.state)
+    specs = [spec for edge in edges for spec in edge.values()]
+    if any(len(spec.axes) > MAX_AXES for spec in specs):
+        found.append(f"inputs, features, statistics and state have at most {MAX_AXES} axes")
+    if any(isinstance(axis, str) for spec in specs for axis in spec.axes):
+        found.append("inputs, features, statistics and state have fixed axes only")
     elif sum(spec.bytes for spec in manifest.state.values()) != manifest.state_bytes:
         found.append(f"state_bytes: {manifest.state_bytes} is not the sum over the state's tensors")
     if ("base" in manifest.accepts) != (manifest.base is not None):
         found.append("base: given exactly where `accepts` holds base")
     if manifest.base == "empty-support" and manifest.open_labels:
         found.append("base: an empty support set needs fixed labels")
-    if not manifest.open_labels and len(manifest.fixed_labels) != manifest.limits.ways:
-        found.append(f"limits.ways: {manifest.limits.ways}, but there are {len(manifest.fixed_labels)} labels")
-    if len(set(manifest.fixed_labels)) != len(manifest.fixed_labels):
+    return found + _label_contradictions(manifest.fixed_labels, manifest.limits.ways)
+
+
+def _label_contradictions(fixed: tuple[str, ...], ways: int) -> list[str]:
+    found = []
+    if fixed and len(fixed) != ways:
+        found.append(f"limits.ways: {ways}, but there are {len(fixed)} labels")
+    if len(set(fixed)) != len(fixed):
         found.append("output.labels: one is there twice")
+    if not all(is_normalized("NFC", label) for label in fixed):
+        found.append("output.labels: one is not in NFC, the form that labels are compared in")
     return found
+
+
+def _plain(edge: Mapping[str, TensorSpec]) -> dict[str, tuple[DType, tuple[Axis, ...]]]:
+    return {name: (spec.dtype, spec.axes) for name, spec in edge.items()}
 
 
 def parse_manifest(document: bytes) -> Manifest:
@@ -217,16 +250,17 @@ def parse_manifest(document: bytes) -> Manifest:
             is one that this server does not read.
     """
     try:
-        manifest = Manifest.model_validate_json(document, strict=False)
+        _check_format(_Format.model_validate_json(document).format)  # first: a later format may have any other keys
+        return Manifest.model_validate_json(document, strict=False)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(["manifest.json", *map(str, first["loc"])])
         raise BundleInvalid(first["msg"], field=place) from None
-    major, minor = (int(part) for part in manifest.format.split("."))
+
+
+def _check_format(found: str) -> None:
+    major, minor = (int(part) for part in found.split("."))
     if major != FORMAT_MAJOR or minor > FORMAT_MINOR:
         raise BundleInvalid(
-            f"the format is {manifest.format}",
-            field="manifest.json.format",
-            allowed=f"{FORMAT_MAJOR}.0 to {FORMAT}",
+            f"the format is {found}", field="manifest.json.format", allowed=f"{FORMAT_MAJOR}.0 to {FORMAT}"
         )
-    return manifest

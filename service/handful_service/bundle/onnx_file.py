@@ -142,7 +142,7 @@ def _check_node(file: str, node: Any, constants: set[str]) -> None:
     drops = node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]
     if trains or drops:
         raise GraphRefused(f"operator {node.op_type!r} is in training mode", field=file, allowed="inference mode")
-    if node.op_type == "Loop" and (not node.input or node.input[0] not in constants):
+    if node.op_type == "Loop" and not (node.input and node.input[0] and node.input[0] in constants):
         raise GraphRefused("a Loop's trip count is not a constant", field=file, allowed="a constant of the bundle")
 
 

@@ -70,7 +70,7 @@ def _labels(folder: Path, bundles: dict[int, Bundle]) -> dict[str, int]:
         return {}
     try:
         labels = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BundleInvalid("is not JSON", field=str(path)) from None
     valid = isinstance(labels, dict) and all(
         _LABEL.match(label) and isinstance(version, int) and version in bundles for label, version in labels.items()

@@ -38,8 +38,13 @@ def decode_image(value: Any, spec: InputSpec, *, field: str) -> Array:
         raise TypeError("the input is not of kind image")
     picture = _open(_bytes(value, field), field)
     width, height = picture.size
-    if width * height > options.max_pixels:
-        raise TooLarge(f"has {width} x {height} pixels", field=field, allowed=f"at most {options.max_pixels} pixels")
+    # A long thin picture is small itself, but not the square that it is padded to.
+    pixels = max(width, height) ** 2 if options.aspect == "pad" else width * height
+    if pixels > options.max_pixels:
+        square = " (padded to a square)" if options.aspect == "pad" else ""
+        raise TooLarge(
+            f"has {width} x {height} pixels", field=field, allowed=f"at most {options.max_pixels} pixels{square}"
+        )
     if (frames := getattr(picture, "n_frames", 1)) > 1:
         raise InputInvalid(f"is animated: {frames} frames", field=field, allowed="a single frame")
     if picture.mode not in MODES:

@@ -10,6 +10,9 @@ from ..bundle.manifest import InputSpec
 from ..errors import InputInvalid
 from ..task import Array
 
+MAX_AXES = 32
+"""More than any model takes, fewer than numpy refuses."""
+
 _KEYS = {"dtype", "shape", "b64"}
 
 
@@ -25,8 +28,8 @@ def decode_tensor(value: Any, spec: InputSpec, *, norm: float | None, field: str
     Raises:
         InputInvalid: not a tensor of the declared dtype and shape, not finite, or beyond the norm.
     """
-    array = _from_bytes(value, field) if isinstance(value, dict) else _from_lists(value, field)
-    _check_shape(array, spec, field)
+    array = _from_bytes(value, spec, field) if isinstance(value, dict) else _from_lists(value, field)
+    _check_shape(array.shape, spec, field)
     array = _cast(array, spec, field)
     if not np.isfinite(array).all():
         raise InputInvalid("holds a value that is not finite", field=field, allowed="finite numbers")
@@ -46,12 +49,18 @@ def _from_lists(value: Any, field: str) -> Array:
         array = np.array(value)
     except (ValueError, OverflowError):
         raise InputInvalid("is a ragged list", field=field, allowed="nested lists of equal lengths") from None
-    if array.size and array.dtype.kind not in "iuf":
+    if array.size and (array.dtype.kind not in "iuf" or _holds_bool(value)):
         raise InputInvalid("holds a value that is not a number", field=field, allowed="numbers only")
     return array
 
 
-def _from_bytes(value: dict[str, Any], field: str) -> Array:
+def _holds_bool(value: Any) -> bool:
+    """Whether true or false stands among numbers, where numpy reads it as 1 or 0."""
+    kinds = set(map(type, value)) if isinstance(value, list) else set()
+    return bool in kinds or (list in kinds and any(map(_holds_bool, value)))
+
+
+def _from_bytes(value: dict[str, Any], spec: InputSpec, field: str) -> Array:
     if value.keys() != _KEYS:
         raise InputInvalid(f"has the keys {sorted(value)}", field=field, allowed=f"{sorted(_KEYS)}")
     dtype, shape, text = value["dtype"], value["shape"], value["b64"]
@@ -59,6 +68,9 @@ def _from_bytes(value: dict[str, Any], field: str) -> Array:
         raise InputInvalid(f"dtype is {dtype!r}", field=f"{field}.dtype", allowed="float32 or int64")
     if not isinstance(shape, list) or not all(type(size) is int and 0 <= size < 2**31 for size in shape):
         raise InputInvalid("is not a list of sizes", field=f"{field}.shape", allowed="a list of integers")
+    if len(shape) > MAX_AXES:
+        raise InputInvalid(f"has {len(shape)} axes", field=f"{field}.shape", allowed=f"at most {MAX_AXES}")
+    _check_shape(tuple(shape), spec, f"{field}.shape")  # before numpy sees sizes that it cannot multiply
     try:
         content = base64.b64decode(text, validate=True)
     except (TypeError, ValueError, binascii.Error):
@@ -69,18 +81,17 @@ def _from_bytes(value: dict[str, Any], field: str) -> Array:
     return np.frombuffer(content, np.dtype(dtype).newbyteorder("<")).reshape(shape)
 
 
-def _check_shape(array: Array, spec: InputSpec, field: str) -> None:
-    same = array.ndim == len(spec.axes) and all(
-        isinstance(axis, str) or axis == size for axis, size in zip(spec.axes, array.shape, strict=True)
-    )
-    if not same:
-        raise InputInvalid(f"the shape is {list(array.shape)}", field=field, allowed=f"{list(spec.axes)}")
+def _check_shape(shape: tuple[int, ...], spec: InputSpec, field: str) -> None:
+    if shape != spec.shape:
+        raise InputInvalid(f"the shape is {list(shape)}", field=field, allowed=f"{list(spec.shape)}")
 
 
 def _cast(array: Array, spec: InputSpec, field: str) -> Array:
     if spec.dtype == "int64":
         if array.dtype.kind == "f":
             raise InputInvalid("holds fractions", field=field, allowed="int64")
+        if array.dtype == np.uint64:
+            raise InputInvalid("holds a number that is too large", field=field, allowed="int64")
         return array.astype(np.int64)
     with np.errstate(over="ignore"):
         return array.astype(np.float32)

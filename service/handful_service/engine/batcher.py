@@ -83,8 +83,8 @@ class Batcher(Generic[T, R]):
 
     async def _drain(self) -> None:
         while batch := self._next_batch():
-            self._on_batch(sum(entry.rows for entry in batch))
             try:
+                self._on_batch(sum(entry.rows for entry in batch))
                 results = await self._run([entry.item for entry in batch])
                 if len(results) != len(batch):
                     raise BatchMismatch(f"{len(batch)} items gave {len(results)} results")

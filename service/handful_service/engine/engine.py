@@ -8,9 +8,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..bundle.bundle import Bundle
+from ..bundle.bundle import GOLDEN, Bundle, Golden
 from ..bundle.manifest import GRAPHS, GraphName
-from ..errors import BundleInvalid
+from ..bundle.signature import BATCH, Signature
+from ..errors import BundleInvalid, SignatureMismatch, SupportSetInvalid
 from ..task import Array, Arrays, SupportSet
 from .batcher import Batcher
 from .runtime import RuntimeSettings, make_session
@@ -74,7 +75,7 @@ class Engine:
         }
         self._encoder = self._batcher("encode", self._encode, lambda rows: len(next(iter(rows.values()))))
         self._summariser = self._batcher("summarise", self._summarise, len)
-        self._adapter = self._batcher("adapt", self._adapt, lambda item: 1)
+        self._adapter = self._batcher("adapt", self._adapt, _adapt_rows)
         self._predictor = self._batcher("predict", self._predict, lambda row: 1)
 
     def _batcher(
@@ -115,14 +116,21 @@ class Engine:
         statistics: dict[str, Array] = {}
         for name, spec in (self.manifest.statistics or {}).items():
             total = np.zeros(spec.shape, np.float64)
-            for part in parts:
-                total += part[name]
+            with np.errstate(invalid="ignore"):  # of infinities, which `adapt` refuses
+                for part in parts:
+                    total += part[name]
             statistics[name] = total
         return statistics
 
     async def adapt(self, source: Arrays | SupportSet) -> Arrays:
-        """φ, each `[*state]`, of the statistics or, for a bundle without them, of a support set."""
+        """φ, each `[*state]`, of the statistics or, for a bundle without them, of a support set.
+
+        Raises:
+            SupportSetInvalid: the numbers became so large that φ is not finite.
+        """
         (state,) = await self._adapter.submit(source)
+        if not all(np.isfinite(array).all() for array in state.values()):
+            raise SupportSetInvalid("gives a task state that is not finite", field="support", allowed="smaller inputs")
         return state
 
     async def predict(self, rows: Sequence[Row]) -> Array:
@@ -142,10 +150,11 @@ class Engine:
             feed = self._padded([item for item in items if isinstance(item, SupportSet)])
         else:
             statistics = [item for item in items if not isinstance(item, SupportSet)]
-            feed = {
-                name: np.stack([item[name] for item in statistics]).astype(spec.dtype)
-                for name, spec in self.manifest.statistics.items()
-            }
+            with np.errstate(over="ignore"):
+                feed = {
+                    name: np.stack([item[name] for item in statistics]).astype(spec.dtype)
+                    for name, spec in self.manifest.statistics.items()
+                }
         return _rows(self._run("adapt", feed, len(items)), len(items))
 
     def _predict(self, items: Sequence[Row]) -> Sequence[Array]:
@@ -182,24 +191,41 @@ class Engine:
         """Run the golden inputs through every graph; this warms them up, too.
 
         Raises:
-            BundleInvalid: an output differs by more than the graph's tolerance.
+            BundleInvalid: a graph does not run, or an output differs by more than the graph's tolerance.
         """
         for name, golden in self._bundle.golden().items():
             takes, gives = self._bundle.signatures[name]
-            takes.check(golden.inputs)
-            rows = len(next(iter(golden.inputs.values())))
-            outputs = self._run(name, golden.inputs, rows)
-            gives.check(outputs)
-            tolerance = self.manifest.graphs[name].tolerance
+            file, tolerance = self.manifest.graphs[name].file, self.manifest.graphs[name].tolerance
+            rows = _golden_rows(takes, gives, golden)
+            try:
+                outputs = self._run(name, golden.inputs, rows)
+                gives.check(outputs)
+            except Exception as error:  # ONNX Runtime raises classes of its C++ binding without a common root
+                raise BundleInvalid(f"cannot run its golden inputs: {error}", field=file) from error
             for tensor, expected in golden.outputs.items():
                 # NaN equals nothing here, so a graph that lost its numbers is refused.
                 if not np.allclose(outputs[tensor], expected, rtol=tolerance, atol=tolerance):
-                    difference = float(np.max(np.abs(outputs[tensor] - expected)))
+                    with np.errstate(invalid="ignore"):
+                        difference = float(np.max(np.abs(outputs[tensor] - expected)))
                     raise BundleInvalid(
                         f"{tensor} differs from its golden value by {difference:.3g}",
-                        field=self.manifest.graphs[name].file,
+                        field=file,
                         allowed=f"{tolerance:g}",
                     )
+
+
+def _golden_rows(takes: Signature, gives: Signature, golden: Golden) -> int:
+    try:
+        sizes, given = takes.check(golden.inputs), gives.check(golden.outputs)
+    except SignatureMismatch as error:
+        raise BundleInvalid(str(error), field=GOLDEN) from None
+    if not sizes[BATCH] or sizes[BATCH] != given[BATCH]:
+        raise BundleInvalid(f"has {sizes[BATCH]} rows in and {given[BATCH]} rows out", field=GOLDEN)
+    return sizes[BATCH]
+
+
+def _adapt_rows(item: Arrays | SupportSet) -> int:
+    return max(1, len(item)) if isinstance(item, SupportSet) else 1
 
 
 def _chunk(support: SupportSet, at: int) -> SupportSet:

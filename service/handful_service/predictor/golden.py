@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..bundle.bundle import GOLDEN_REQUESTS
-from ..errors import BundleInvalid, HandfulError
+from ..errors import BundleInvalid
 from ..task import Caller
 from .models import Served
 from .predicting import Ask, Base, BySupport, PredictOptions, Predictor
@@ -22,10 +22,11 @@ async def check_golden_requests(predictor: Predictor, served: Served) -> None:
         place = f"{GOLDEN_REQUESTS}[{number}]"
         try:
             ask, expected, tolerance = _read(request)
-            answers = await predictor.answer(_CALLER, served, ask, PredictOptions())
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleInvalid(f"cannot be read: {error!r}", field=place) from error
-        except HandfulError as error:
+        try:
+            answers = await predictor.answer(_CALLER, served, ask, PredictOptions())
+        except Exception as error:  # whatever it is, it is the bundle that brought it
             raise BundleInvalid(f"cannot be answered: {error}", field=place) from error
         if len(expected) != len(answers):
             raise BundleInvalid(f"has {len(expected)} answers", field=place, allowed=str(len(answers)))
@@ -40,7 +41,11 @@ def _read(request: dict[str, Any]) -> tuple[Ask, list[dict[str, float]], float]:
     )
     inputs = tuple(request["inputs"])
     ask = Ask(inputs, tuple(f"inputs[{i}]" for i in range(len(inputs))), BySupport(examples) if examples else Base())
-    return ask, [answer["scores"] for answer in request["answers"]], float(request["tolerance"])
+    return ask, [_scores(answer) for answer in request["answers"]], float(request["tolerance"])
+
+
+def _scores(answer: dict[str, Any]) -> dict[str, float]:
+    return {label: float(score) for label, score in answer["scores"].items()}
 
 
 def _compare(want: dict[str, float], got: dict[str, float], tolerance: float, place: str) -> None:

@@ -12,7 +12,7 @@ from ..engine.engine import Row
 from ..errors import AdaptationNotFound, HandfulError, NotAccepted, TaskConflict
 from ..task import Arrays, Caller
 from .models import Models, Served, VersionRef
-from .preparing import base_state, checked, decode, row, split, state_of
+from .preparing import base_state, checked, encode, row, split, state_of
 from .reading import Answer, ReadOptions, read
 from .supports import Labelled
 
@@ -148,18 +148,18 @@ class Predictor:
         Raises:
             HandfulError: an input, an example or the task is not valid.
         """
-        examples = checked(ask.task.examples, served.manifest) if isinstance(ask.task, BySupport) else []
+        task = ask.task
+        examples = checked(task.examples, served.manifest, task.field) if isinstance(task, BySupport) else []
         values = [*ask.inputs, *(example.input for example in examples)]
         fields = [*ask.fields, *(f"{example.field}.input" for example in examples)]
-        arrays = await decode(values, fields, served.manifest, self._decoder)
-        features, support = split(await served.engine.encode(arrays), len(ask.inputs))
+        features, support = split(await encode(served, values, fields, self._decoder), len(ask.inputs))
         async with self._state(caller, served, ask.task, (support, examples), options) as (
             held,
             used,
             revision,
         ):
             y = await served.engine.predict([Row(row(features, i), held.slot) for i in range(len(ask.inputs))])
-            answers = read(y, held.labels, held.shots, served.manifest, options.read)
+            answers = read(y, held.labels, held.shots, served.manifest, options.read, ask.fields)
         stored = ask.task.id if isinstance(ask.task, ByAdaptation) else None
         return [Prediction(answer, used, stored, revision) for answer in answers]
 

@@ -10,6 +10,7 @@ import numpy as np
 from ..bundle.manifest import Manifest
 from ..codecs.decode import decode_inputs
 from ..engine.engine import Engine
+from ..errors import InputInvalid
 from ..task import Arrays, SupportSet, TaskState
 from .models import Served
 from .supports import (
@@ -31,8 +32,29 @@ async def decode(values: Sequence[Any], fields: Sequence[str], manifest: Manifes
     return decode_inputs(values, fields, manifest)
 
 
-def checked(examples: Sequence[Labelled], manifest: Manifest) -> list[Labelled]:
+async def encode(served: Served, values: Sequence[Any], fields: Sequence[str], executor: Executor) -> Arrays:
+    """Features `[n, *feature]` of `n` raw inputs, whose places in the request are `fields`.
+
+    Raises:
+        InputInvalid: an input cannot be read, or is so large that its features are not finite.
+        TooLarge: a picture has too many pixels.
+    """
+    features = await served.engine.encode(await decode(values, fields, served.manifest, executor))
+    for array in features.values():
+        for place in np.flatnonzero(~np.isfinite(array).all(axis=tuple(range(1, array.ndim)))):
+            raise InputInvalid(
+                "gives features that are not finite", field=fields[int(place)], allowed="smaller numbers"
+            )
+    return features
+
+
+def checked(examples: Sequence[Labelled], manifest: Manifest, place: str = "support") -> list[Labelled]:
     """The examples with their labels in NFC.
+
+    Args:
+        examples: As they came.
+        manifest: Holds the limits and the labels.
+        place: What the request calls the examples, for messages.
 
     Raises:
         SupportSetInvalid: a limit is broken, or a weight is not taken.
@@ -43,7 +65,7 @@ def checked(examples: Sequence[Labelled], manifest: Manifest) -> list[Labelled]:
         check_weight(example.weight, manifest, f"{example.field}.weight")
         label = read_label(example.label, manifest, f"{example.field}.label")
         found.append(Labelled(example.input, label, example.weight, example.field))
-    check_limits([example.label for example in found], manifest)
+    check_limits([example.label for example in found], manifest, place)
     return found
 
 

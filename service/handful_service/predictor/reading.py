@@ -1,13 +1,14 @@
 """From logits to answers: the one place for softmax, members, calibration and conformal sets."""
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.manifest import Calibration, Manifest
-from ..errors import NotAccepted
+from ..errors import InputInvalid, NotAccepted
 from ..task import Array, Labels
 
 DEFAULT_CONFIDENCE = 0.95
@@ -48,10 +49,13 @@ class Answer:
 @dataclass(frozen=True, slots=True)
 class _Cell:
     temperature: float
+    confidence: float
     quantile: float | None
 
 
-def read(y: Array, labels: Labels, shots: float, manifest: Manifest, options: ReadOptions) -> list[Answer]:
+def read(
+    y: Array, labels: Labels, shots: float, manifest: Manifest, options: ReadOptions, fields: Sequence[str]
+) -> list[Answer]:
     """The answers of some rows of one task.
 
     Args:
@@ -60,13 +64,17 @@ def read(y: Array, labels: Labels, shots: float, manifest: Manifest, options: Re
         shots: The task's effective shots.
         manifest: Holds the calibration.
         options: What the caller wants.
+        fields: The place of each row's input in the request, for messages.
 
     Raises:
         NotAccepted: a confidence is asked of a bundle without calibration.
+        InputInvalid: the logits of a row are not numbers, because the input is too large.
     """
     slots, names = zip(*labels.present, strict=True)
     cell = _cell(manifest.output.calibration, len(names), shots, options.confidence)
     scores = _softmax(y[:, :, list(slots)].astype(np.float64) / cell.temperature).mean(axis=1)
+    for place in np.flatnonzero(~np.isfinite(scores).all(axis=1)):
+        raise InputInvalid("gives scores that are not finite", field=fields[int(place)], allowed="smaller numbers")
     return [_answer(row, names, cell, options) for row in scores]
 
 
@@ -74,17 +82,19 @@ def _cell(calibration: Calibration | None, ways: int, shots: float, confidence: 
     if calibration is None:
         if confidence is not None:
             raise NotAccepted("the model has no calibration", field="options.confidence", allowed="no confidence")
-        return _Cell(1.0, None)
+        return _Cell(1.0, DEFAULT_CONFIDENCE, None)
     row, column = calibration.cell(ways, shots)
-    level = bisect_left(calibration.confidence, confidence or DEFAULT_CONFIDENCE)
+    confidence = confidence or DEFAULT_CONFIDENCE
+    level = bisect_left(calibration.confidence, confidence)
     quantiles = calibration.quantile[row][column]
     # Beyond the highest confidence that was fitted, only the set of all labels is sure.
     quantile = quantiles[level] if level < len(quantiles) else 1.0
-    return _Cell(calibration.temperature[row][column], quantile)
+    return _Cell(calibration.temperature[row][column], confidence, quantile)
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # where all are infinite; `read` refuses the outcome
+        raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
 
 
@@ -92,9 +102,18 @@ def _answer(scores: NDArray[np.float64], names: tuple[str, ...], cell: _Cell, op
     order = np.argsort(-scores, kind="stable")
     chosen = None
     if cell.quantile is not None:
-        # The best label is always in: an empty set would say that none of the task's labels can be true.
-        least = min(1 - cell.quantile, float(scores[order[0]]))
-        chosen = tuple(names[place] for place in order if scores[place] >= least)
+        chosen = tuple(names[place] for place in order[: _set_size(scores[order], cell.confidence, cell.quantile)])
     shown = {names[place]: float(scores[place]) for place in order[: options.top]} if options.scores else None
     best = int(order[0])
     return Answer(names[best], float(scores[best]), shown, chosen, None if chosen is None else len(chosen) != 1)
+
+
+def _set_size(falling: NDArray[np.float64], confidence: float, quantile: float) -> int:
+    """How many of the highest scores are in the set.
+
+    The conformal set alone is empty where no score reaches its threshold, which is where doubt is greatest. So the
+    set also holds the highest scores up to a sum of the confidence; a larger set covers no less.
+    """
+    conformal = int((falling >= 1 - quantile).sum())
+    credible = int((falling.cumsum() < confidence).sum()) + 1
+    return min(len(falling), max(conformal, credible))

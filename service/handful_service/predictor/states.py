@@ -18,7 +18,7 @@ from ..store.values import Adaptation, Example, Key, NewState, RevisionMoved
 from ..task import Arrays, Caller, Labels, SupportSet, TaskState
 from .blobs import pack, unpack
 from .models import Served
-from .preparing import adapt, decode, row, stack
+from .preparing import adapt, encode, row, stack
 from .supports import Labelled, assign_slots, effective_shots, support_set
 
 ATTEMPTS = 8
@@ -54,8 +54,11 @@ def slots_of(labels: Sequence[str], served: Served, before: Adaptation | None) -
 
     Raises:
         LabelUnknown: an example has a label that this version's fixed list lacks.
+        TaskConflict: there are more labels than this version has ways.
     """
-    fixed = served.manifest.fixed_labels
+    fixed, ways = served.manifest.fixed_labels, served.manifest.limits.ways
+    if (count := len(set(labels))) > ways:
+        raise TaskConflict(f"the adaptation has {count} labels", field="version", allowed=f"at most {ways} ways")
     for label in labels:
         if fixed and label not in fixed:
             raise LabelUnknown(f"the adaptation has examples of {label!r}", field="version", allowed=f"{list(fixed)}")
@@ -208,7 +211,7 @@ class States:
         """
         values = [example.input for example in examples]
         fields = [f"{example.field}.input" for example in examples]
-        features = await served.engine.encode(await decode(values, fields, served.manifest, self._decoder))
+        features = await encode(served, values, fields, self._decoder)
         return [row(features, place) for place in range(len(examples))]
 
 

@@ -13,6 +13,9 @@ from ..errors import LabelUnknown, SupportSetInvalid
 from ..task import Arrays, Labels, SupportSet
 
 MAX_LABEL_CHARACTERS = 256
+MAX_RAW_CHARACTERS = 4 * MAX_LABEL_CHARACTERS
+"""NFC makes at most 4 characters one; normalising a long run of combining marks takes quadratic time."""
+
 MAX_WEIGHT = 1.0e6
 _UNPRINTABLE = ("Cc", "Cs")
 
@@ -39,7 +42,8 @@ def read_label(label: str, manifest: Manifest, field: str) -> str:
         SupportSetInvalid: it is empty or too long, or holds a control character.
         LabelUnknown: it is not in the model's fixed list.
     """
-    label = unicodedata.normalize("NFC", label)
+    if len(label) <= MAX_RAW_CHARACTERS:
+        label = unicodedata.normalize("NFC", label)
     if not 1 <= len(label) <= MAX_LABEL_CHARACTERS:
         raise SupportSetInvalid(
             f"the label has {len(label)} characters", field=field, allowed=f"1 to {MAX_LABEL_CHARACTERS}"

@@ -157,7 +157,7 @@ async def get_adaptation(
     )
 
 
-@router.delete("/{id}", status_code=204)
+@router.delete("/{id}", status_code=204, response_class=Response)
 async def delete_adaptation(
     model: ModelName, id: AdaptationId, service: ServiceDep, caller: CallerDep, precondition: PreconditionDep
 ) -> None:

@@ -74,8 +74,7 @@ ExampleId = Annotated[str, Path(pattern=ID, description="The example's id.")]
 
 PROBLEM_ANSWERS: dict[int | str, dict[str, Any]] = {
     "default": {
-        "model": ProblemDocument,
         "description": "What went wrong, and what to change.",
-        "content": {MEDIA_TYPE: {}},
+        "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemDocument.__name__}"}}},
     }
 }

@@ -64,6 +64,15 @@ class Database:
             self.snapshot = self._engine.execution_options(isolation_level="REPEATABLE READ")
             self.single = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
+    def forget(self) -> None:
+        """Empties SQLite's write-ahead log, where what was deleted would lie until the log is used again.
+
+        Where others read or write at this moment the log is left, and emptied by the next call or the last close.
+        """
+        if self._engine.dialect.name == "sqlite":
+            with self.single.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Gives all connections back."""
         self._engine.dispose()

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, and_, delete, func, select, text
+from sqlalchemy.exc import DBAPIError
 
 from .. import errors
 from .changes import add_state, checksum, chunks, lock, of, put_features, write
@@ -139,7 +140,10 @@ class Store:
             RevisionMoved: The adaptation is at another revision, or an event of the change is stored already.
         """
         with self._writing() as connection:
-            return write(connection, change, expected, datetime.now(UTC))
+            revision = write(connection, change, expected, datetime.now(UTC))
+        if change.remove or (change.replace and expected is not None):
+            self._forget()
+        return revision
 
     def save_state(self, key: Key, revision: int, state: NewState, features: Mapping[str, bytes]) -> bool:
         """Stores a rebuilt φ, and features of its examples, without a new revision.
@@ -173,6 +177,8 @@ class Store:
             if found is not None and expected not in (None, found):
                 raise RevisionMoved(found)
             connection.execute(delete(ADAPTATIONS).where(of(ADAPTATIONS, key)))
+        if found is not None:
+            self._forget()
         return found is not None
 
     def list(self, tenant: str, model: str, *, after: str | None, limit: int) -> Sequence[Summary]:
@@ -196,6 +202,12 @@ class Store:
     def _connected(self, engine: Engine) -> Iterator[Connection]:
         with available(), engine.connect() as connection:
             yield connection
+
+    def _forget(self) -> None:
+        try:
+            self._database.forget()
+        except DBAPIError as error:  # the deletion itself is committed, so this is no failure of the call
+            LOG.warning("the write-ahead log could not be emptied: %s", error.orig)
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:

@@ -1,0 +1,247 @@
+"""The engine over a tiny bundle, held against numpy."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.tiny import Tiny, build
+
+from handful_service.bundle.bundle import Bundle
+from handful_service.cache import StateCache
+from handful_service.engine.engine import Engine, EngineLimits, Row
+from handful_service.engine.runtime import runtime_settings
+from handful_service.engine.slots import SlotTables
+from handful_service.errors import Overloaded, SupportSetInvalid
+from handful_service.task import Arrays, Labels, SupportSet, TaskState
+
+KINDS = [Tiny(), Tiny(statistics=False), Tiny(encode=False), Tiny(members=2)]
+
+
+class Rolled(SlotTables):
+    """The bug that must not be: every row gets the state of its neighbour."""
+
+    def gather(self, slots: Sequence[int]) -> Arrays:
+        return super().gather(np.roll(slots, 1))
+
+
+@dataclass(frozen=True)
+class Running:
+    tiny: Tiny
+    engine: Engine
+    cache: StateCache
+    batches: list[tuple[str, int]]
+
+
+@contextmanager
+def running(bundle: Path, tiny: Tiny, tables: type[SlotTables] = SlotTables, **limits: int) -> Iterator[Running]:
+    opened, batches = Bundle.open(bundle), []
+    slots = tables(opened.manifest.state, 100)
+    with ThreadPoolExecutor(2) as executor:
+        engine = Engine(
+            opened,
+            runtime_settings("cpu", 1),
+            tables=slots,
+            executor=executor,
+            limits=EngineLimits(**limits),
+            on_batch=lambda graph, rows: batches.append((graph, rows)),
+        )
+        yield Running(tiny, engine, StateCache(slots), batches)
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=["statistics", "direct", "without encode", "members"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tiny]:
+    return build(tmp_path_factory.mktemp("engine"), request.param), request.param
+
+
+@pytest.fixture
+def one(place: tuple[Path, Tiny]) -> Iterator[Running]:
+    with running(*place) as found:
+        yield found
+
+
+def drawn(tiny: Tiny, seed: int, examples: int, ways: int = 4) -> SupportSet:
+    """A support set at random."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(examples, tiny.width)).astype(np.float32)
+    return SupportSet({tiny.feature: features}, rng.integers(0, ways, examples), np.ones(examples, np.float32))
+
+
+def expected(tiny: Tiny, support: SupportSet) -> dict[str, np.ndarray]:
+    return tiny.state(support.features[tiny.feature], support.y, support.weight)
+
+
+async def adapt(on: Running, support: SupportSet) -> Arrays:
+    return await on.engine.adapt(await on.engine.summarise(support) if on.tiny.statistics else support)
+
+
+async def answer(on: Running, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The logits of some inputs, for the task in which input `i` has the label `y[i]`: the way of a request."""
+    features = await on.engine.encode({"x": x})
+    phi = await adapt(on, SupportSet(features, y, np.ones(len(y), np.float32)))
+    async with on.cache.borrowed(TaskState(phi, Labels(()), 1)) as held:
+        rows = [Row({name: array[i] for name, array in features.items()}, held.slot) for i in range(len(x))]
+        return await on.engine.predict(rows)
+
+
+def close(one: Any, other: Any) -> bool:
+    return np.shape(one) == np.shape(other) and np.allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def wrong_of_64_contradictory_tasks(on: Running) -> int:
+    """How many of 64 tasks answered otherwise together than numpy does alone: same inputs, other labels each."""
+    x = np.random.default_rng(1).normal(size=(8, 4)).astype(np.float32)
+    tasks = [np.random.default_rng(seed).permutation(8) for seed in range(64)]
+
+    async def go() -> list[np.ndarray]:
+        return list(await asyncio.gather(*(answer(on, x, y) for y in tasks)))
+
+    features, weight = on.tiny.features(x), np.ones(8, np.float32)
+    alone = [on.tiny.logits(features, on.tiny.state(features, y, weight)) for y in tasks]
+    return sum(not close(*pair) for pair in zip(asyncio.run(go()), alone, strict=True))
+
+
+def test_contradictory_tasks_batched_together_answer_as_if_alone(one: Running) -> None:
+    assert wrong_of_64_contradictory_tasks(one) == 0
+    assert max(rows for graph, rows in one.batches if graph == "predict") > 8  # they did share batches
+
+
+def test_the_comparison_sees_it_when_rows_get_the_state_of_their_neighbour(place: tuple[Path, Tiny]) -> None:
+    with running(*place, tables=Rolled) as broken:
+        assert wrong_of_64_contradictory_tasks(broken) > 0
+
+
+def test_states_in_the_cache_answer_as_borrowed_ones(one: Running) -> None:
+    supports = [drawn(one.tiny, seed, 5) for seed in range(30)]
+    query = drawn(one.tiny, 99, 1).features
+
+    async def predict(number: int) -> np.ndarray:
+        async def load() -> TaskState:
+            return TaskState(await adapt(one, supports[number]), Labels(()), 1)
+
+        async with one.cache.pinned(number, load) as held:
+            return await one.engine.predict([Row({name: array[0] for name, array in query.items()}, held.slot)])
+
+    async def go() -> list[np.ndarray]:
+        return list(await asyncio.gather(*(predict(number % 30) for number in range(90))))
+
+    for number, got in enumerate(asyncio.run(go())):
+        assert close(got, one.tiny.logits(query[one.tiny.feature], expected(one.tiny, supports[number % 30])))
+
+
+def test_support_sets_of_different_sizes_in_one_batch_do_not_touch_each_other(one: Running) -> None:
+    supports = [drawn(one.tiny, size, size) for size in (1, 40, 2, 0, 7, 64, 65, 130)]
+
+    async def go() -> list[Arrays]:
+        return list(await asyncio.gather(*(adapt(one, support) for support in supports)))
+
+    for support, got in zip(supports, asyncio.run(go()), strict=True):
+        want = expected(one.tiny, support)
+        assert close(got["prototypes"], want["prototypes"])
+        assert close(got["present"], want["present"])
+    assert max(rows for graph, rows in one.batches if graph == "adapt") > 1
+
+
+def test_an_empty_support_set_is_the_state_without_any_label(one: Running) -> None:
+    nothing = SupportSet(one.engine.no_features(), np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+    async def go() -> Arrays:
+        return await adapt(one, nothing)
+
+    state = asyncio.run(go())
+    assert not state["present"].any()
+    assert np.isfinite(state["prototypes"]).all()
+
+
+def test_a_call_larger_than_a_batch_is_cut_and_rejoined_in_order(place: tuple[Path, Tiny]) -> None:
+    x = np.random.default_rng(2).normal(size=(50, 4)).astype(np.float32)
+    y = np.arange(50) % 8
+    with running(*place, max_rows=7) as small:
+
+        async def go() -> np.ndarray:
+            return await answer(small, x, y)
+
+        features = small.tiny.features(x)
+        state = small.tiny.state(features, y, np.ones(50, np.float32))
+        assert close(asyncio.run(go()), small.tiny.logits(features, state))
+        assert max(rows for graph, rows in small.batches if graph in ("encode", "predict")) == 7
+
+
+def test_a_full_queue_refuses_whole_calls_and_the_next_is_answered(place: tuple[Path, Tiny]) -> None:
+    x = np.zeros((8, 4), np.float32)
+    with running(*place, max_rows=4, max_queued_rows=8) as small:
+
+        async def go() -> tuple[list[Any], np.ndarray]:
+            calls = [answer(small, x, np.arange(8)) for _ in range(20)]
+            return await asyncio.gather(*calls, return_exceptions=True), await answer(small, x, np.arange(8))
+
+        results, after = asyncio.run(go())
+        kinds = {type(result) for result in results}
+        assert kinds <= {np.ndarray, Overloaded}
+        assert Overloaded in kinds
+        assert after.shape == (8, small.tiny.members, 8)
+
+
+@pytest.fixture(scope="module")
+def with_statistics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with running(build(tmp_path_factory.mktemp("additive")), Tiny()) as found:
+        yield found
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(0, 150), st.data())
+def test_the_statistics_of_the_whole_are_the_sum_of_the_parts(
+    with_statistics: Running, seed: int, size: int, data: st.DataObject
+) -> None:
+    whole, cut = drawn(Tiny(), seed, size), data.draw(st.integers(0, size))
+    halves = [slice(0, cut), slice(cut, size)]
+    parts = [SupportSet({"features": whole.features["features"][s]}, whole.y[s], whole.weight[s]) for s in halves]
+
+    async def go() -> list[Arrays]:
+        return list(await asyncio.gather(*(with_statistics.engine.summarise(item) for item in (whole, *parts))))
+
+    total, one, other = asyncio.run(go())
+    for name in ("sums", "counts"):
+        assert total[name].dtype == np.float64
+        np.testing.assert_allclose(total[name], one[name] + other[name], rtol=1e-5, atol=1e-5)
+
+
+def test_numbers_too_large_for_a_state_are_the_callers_fault_and_no_ones_else(one: Running) -> None:
+    huge, fine = drawn(one.tiny, 0, 4), drawn(one.tiny, 1, 4)
+    huge = SupportSet({one.tiny.feature: np.full((4, one.tiny.width), 3e38, np.float32)}, huge.y * 0, huge.weight)
+
+    async def go() -> list[Any]:
+        return await asyncio.gather(*(adapt(one, item) for item in (huge, fine)), return_exceptions=True)
+
+    refused, state = asyncio.run(go())
+    assert isinstance(refused, SupportSetInvalid)
+    assert close(state["prototypes"], expected(one.tiny, fine)["prototypes"])
+
+
+def test_a_cancelled_call_gives_its_slot_back_and_its_neighbours_their_own_answers(one: Running) -> None:
+    x = np.random.default_rng(3).normal(size=(8, 4)).astype(np.float32)
+    tasks = [np.random.default_rng(seed).permutation(8) for seed in range(90)]
+
+    async def go() -> list[Any]:
+        calls = [asyncio.create_task(answer(one, x, y)) for y in tasks]
+        for turn, call in enumerate(calls[::3]):
+            for _ in range(turn % 5):
+                await asyncio.sleep(0)
+            call.cancel()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        async with AsyncExitStack() as stack:  # all 100 slots are free again
+            state = TaskState(await adapt(one, drawn(one.tiny, 0, 3)), Labels(()), 1)
+            for _ in range(100):
+                await stack.enter_async_context(one.cache.borrowed(state))
+        return list(results)
+
+    features, weight = one.tiny.features(x), np.ones(8, np.float32)
+    for number, (y, got) in enumerate(zip(tasks, asyncio.run(go()), strict=True)):
+        assert number % 3 == 0 or close(got, one.tiny.logits(features, one.tiny.state(features, y, weight)))
