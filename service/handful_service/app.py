@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
@@ -20,7 +20,7 @@ from .metrics import Metrics
 from .problems import METHOD_NOT_ALLOWED, body, explained, problem_body, problem_response
 from .routes import adaptations, health, models, predict
 from .routes.bodies import add_schemas, invalid
-from .routes.common import PROBLEM_ANSWERS
+from .routes.common import PROBLEM_ANSWERS, deadline
 from .schemas import ExamplesRequest, PredictRequest, PutRequest
 from .settings import Settings
 
@@ -58,8 +58,9 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None] |
         redirect_slashes=False,  # a path with a slash too many is a problem like any other unknown one
     )
     app.state.service, app.state.draining, app.state.metrics = None, False, metrics
-    for module in (predict, adaptations, models, health):
-        app.include_router(module.router)
+    for module in (predict, adaptations, models):
+        app.include_router(module.router, dependencies=[Depends(deadline)])
+    app.include_router(health.router)
     app.add_middleware(
         Door,
         limits=DoorLimits(settings.max_body_bytes, settings.max_in_flight, settings.deadline_ms),

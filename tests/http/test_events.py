@@ -117,3 +117,13 @@ def test_many_changes_of_one_adaptation_at_once_are_all_made(api: Api, glyphs: G
     queries = glyphs.queries(glyphs.names)
     inline = scores(api.predict(inputs=queries, support=inline_of(support)))
     assert alike(scores(api.predict(inputs=queries, adaptation=path.rpartition("/")[2])), inline)
+
+
+def test_a_retry_with_its_old_precondition_still_gets_the_first_result(api: Api, glyphs: Glyphs, path: str) -> None:
+    headers = {"If-Match": api.get(path).headers["ETag"]}
+    first = api.post(f"{path}/examples", json={"examples": [click(glyphs)]}, headers=headers)
+    again = api.post(f"{path}/examples", json={"examples": [click(glyphs)]}, headers=headers)
+    assert [first.status_code, again.status_code] == [200, 200]
+    assert again.json()["results"] == [{**first.json()["results"][0], "repeated": True}]
+    other = api.post(f"{path}/examples", json={"examples": [click(glyphs, "another")]}, headers=headers)
+    assert other.status_code == 412

@@ -68,9 +68,9 @@ class Adaptations:
         key = Key(caller.tenant, model, name)
 
         async def attempt(current: Adaptation | None) -> Written:
-            return await self._change(served, key, current, checked, replace=True)
+            return await self._change(served, key, current, checked, precondition, replace=True)
 
-        return await self._attempts(key, precondition, attempt)
+        return await self._attempts(key, attempt)
 
     async def add(
         self,
@@ -93,9 +93,9 @@ class Adaptations:
         async def attempt(current: Adaptation | None) -> Written:
             if served.manifest.open_labels:
                 must_exist(current, name)
-            return await self._change(served, key, current, checked, replace=False)
+            return await self._change(served, key, current, checked, precondition, replace=False)
 
-        return await self._attempts(key, precondition, attempt)
+        return await self._attempts(key, attempt)
 
     async def remove(
         self,
@@ -117,9 +117,9 @@ class Adaptations:
         served = self._served(model, version)
 
         async def attempt(current: Adaptation | None) -> Written:
-            return await self._remove(served, must_exist(current, name), example_id, event_id)
+            return await self._remove(served, must_exist(current, name), example_id, event_id, precondition)
 
-        return await self._attempts(Key(caller.tenant, model, name), precondition, attempt)
+        return await self._attempts(Key(caller.tenant, model, name), attempt)
 
     async def get(self, caller: Caller, model: str, name: str) -> Adaptation:
         """An adaptation with its examples.
@@ -162,7 +162,7 @@ class Adaptations:
             raise NotAccepted("the model learns from no support set", field="model")
         return served
 
-    async def _attempts(self, key: Key, precondition: Precondition, attempt: Attempt) -> Written:
+    async def _attempts(self, key: Key, attempt: Attempt) -> Written:
         """Try until no other writer comes between reading and committing.
 
         Writers of this process take turns; the store's check guards against those of others.
@@ -170,10 +170,8 @@ class Adaptations:
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
             for _ in range(ATTEMPTS):
-                current = await self._store.get(key)
-                precondition.check(current.revision if current else None)
                 try:
-                    return await attempt(current)
+                    return await attempt(await self._store.get(key))
                 except RevisionMoved:
                     continue
         raise contended(key.id)
@@ -184,6 +182,7 @@ class Adaptations:
         key: Key,
         current: Adaptation | None,
         changes: Sequence[ExampleChange],
+        precondition: Precondition,
         *,
         replace: bool,
     ) -> Written:
@@ -191,6 +190,7 @@ class Adaptations:
         pending, repeated = sort_out(changes, None if replace else current, events)
         if repeated and not pending and current is not None:
             return _unchanged(served, current, tuple(repeated.values()))
+        precondition.check(current.revision if current else None)  # a repetition is answered whatever came since
         before = [] if replace or current is None else [kept(example) for example in current.examples]
         known = {item.example_id: (item.label, item.weight) for item in before}
         known |= {item.example_id: (item.change.label, item.change.weight) for item in pending}
@@ -221,11 +221,14 @@ class Adaptations:
             created=current is None,
         )
 
-    async def _remove(self, served: Served, current: Adaptation, example_id: str, event_id: str | None) -> Written:
+    async def _remove(
+        self, served: Served, current: Adaptation, example_id: str, event_id: str | None, precondition: Precondition
+    ) -> Written:
         wanted = fingerprint(["remove", example_id])
         known = (await self._store.events(current.key, [event_id])).get(event_id) if event_id else None
         if known is not None:
             return _unchanged(served, current, (first_result(known, wanted, "event_id"),))
+        precondition.check(current.revision)
         left = [kept(example) for example in current.examples if example.example_id != example_id]
         if len(left) == len(current.examples):
             raise ExampleNotFound(f"adaptation {current.key.id!r} has no example {example_id!r}", field="example_id")

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Header, Path, Query, Request
 
 from ..assembly import Service
 from ..auth import caller
@@ -29,24 +29,26 @@ def service(request: Request) -> Service:
     return running
 
 
-def precondition(request: Request) -> Precondition:
+def precondition(
+    if_match: Annotated[str | None, Header(description='The ETag that must be current, such as `"7"`, or `*`.')] = None,
+    if_none_match: Annotated[str | None, Header(description="`*`: it must not exist yet.")] = None,
+) -> Precondition:
     """What `If-Match` and `If-None-Match` ask for.
 
     Raises:
         RequestInvalid: a header is none of what is understood.
     """
-    match, none_match = request.headers.get("if-match"), request.headers.get("if-none-match")
-    if match is not None and none_match is not None:
+    if if_match is not None and if_none_match is not None:
         raise RequestInvalid("stands beside If-None-Match", field="If-Match", allowed="one of the two")
-    if none_match is not None:
-        if none_match.strip() != "*":
-            raise RequestInvalid(f"is {none_match!r}", field="If-None-Match", allowed="*")
+    if if_none_match is not None:
+        if if_none_match.strip() != "*":
+            raise RequestInvalid(f"is {if_none_match!r}", field="If-None-Match", allowed="*")
         return Precondition(exists=False)
-    if match is None or match.strip() == "*":
-        return Precondition(exists=None if match is None else True)
-    found = _ETAG.match(match.strip())
+    if if_match is None or if_match.strip() == "*":
+        return Precondition(exists=None if if_match is None else True)
+    found = _ETAG.match(if_match.strip())
     if not found:
-        raise RequestInvalid(f"is {match!r}", field="If-Match", allowed='* or an ETag such as "7"')
+        raise RequestInvalid(f"is {if_match!r}", field="If-Match", allowed='* or an ETag such as "7"')
     return Precondition(revision=int(found[1]))
 
 
@@ -62,6 +64,14 @@ def version(
 ) -> VersionRef:
     """The version that a query names."""
     return int(version) if version is not None and version.isascii() and version.isdigit() else version
+
+
+def deadline(
+    x_deadline_ms: Annotated[
+        str | None, Header(description="Milliseconds that the caller waits; the door holds calls to it.")
+    ] = None,
+) -> None:
+    """Names the header in the API's pages; `door.py` reads it, before any route."""
 
 
 ServiceDep = Annotated[Service, Depends(service)]
