@@ -3,6 +3,9 @@
 from .task import Caller
 
 
-def caller() -> Caller:
-    """The caller of a request. Without API keys everyone is the tenant `default`."""
+async def caller() -> Caller:
+    """The caller of a request. Without API keys everyone is the tenant `default`.
+
+    Like all dependencies here it is a coroutine: FastAPI runs plain functions in threads, at a millisecond each.
+    """
     return Caller()

@@ -136,6 +136,17 @@ def test_states_in_the_cache_answer_as_borrowed_ones(one: Running) -> None:
         assert close(got, one.tiny.logits(query[one.tiny.feature], expected(one.tiny, supports[number % 30])))
 
 
+def test_inputs_of_many_calls_encoded_together_come_back_to_their_own(one: Running) -> None:
+    rng = np.random.default_rng(4)
+    calls = [rng.normal(size=(rows, 4)).astype(np.float32) for rows in (1, 5, 2, 7, 3, 0, 1, 300)]
+
+    async def go() -> list[Arrays]:
+        return list(await asyncio.gather(*(one.engine.encode({"x": x}) for x in calls)))
+
+    for x, got in zip(calls, asyncio.run(go()), strict=True):
+        assert close(got[one.tiny.feature], one.tiny.features(x))
+
+
 def test_support_sets_of_different_sizes_in_one_batch_do_not_touch_each_other(one: Running) -> None:
     supports = [drawn(one.tiny, size, size) for size in (1, 40, 2, 0, 7, 64, 65, 130)]
 

@@ -17,7 +17,7 @@ from ..task import Caller
 _ETAG = re.compile(r'^"([1-9][0-9]{0,17})"$')
 
 
-def service(request: Request) -> Service:
+async def service(request: Request) -> Service:
     """The running service.
 
     Raises:
@@ -29,7 +29,7 @@ def service(request: Request) -> Service:
     return running
 
 
-def precondition(
+async def precondition(
     if_match: Annotated[str | None, Header(description='The ETag that must be current, such as `"7"`, or `*`.')] = None,
     if_none_match: Annotated[str | None, Header(description="`*`: it must not exist yet.")] = None,
 ) -> Precondition:
@@ -57,7 +57,7 @@ def etag(revision: int) -> str:
     return f'"{revision}"'
 
 
-def version(
+async def version(
     version: Annotated[
         str | None, Query(max_length=64, description="A number, or a label such as `stable`; default: the newest.")
     ] = None,
@@ -66,7 +66,7 @@ def version(
     return int(version) if version is not None and version.isascii() and version.isdigit() else version
 
 
-def deadline(
+async def deadline(
     x_deadline_ms: Annotated[
         str | None, Header(description="Milliseconds that the caller waits; the door holds calls to it.")
     ] = None,
