@@ -38,6 +38,7 @@ class Service:
     metrics: Metrics
     executors: tuple[ThreadPoolExecutor, ...]
     max_rows_per_call: int
+    max_queued_rows: int
 
     @property
     def served(self) -> list[Served]:
@@ -83,7 +84,15 @@ async def build_service(settings: Settings, metrics: Metrics) -> Service:
     predictor = Predictor(models, states, decoder)
     adaptations = Adaptations(models, store, states, settings.retention)
     service = Service(
-        models, predictor, adaptations, store, runtime, metrics, (runs, decoder), settings.max_rows_per_call
+        models=models,
+        predictor=predictor,
+        adaptations=adaptations,
+        store=store,
+        runtime=runtime,
+        metrics=metrics,
+        executors=(runs, decoder),
+        max_rows_per_call=settings.max_rows_per_call,
+        max_queued_rows=settings.max_queued_rows,
     )
     try:
         for served in service.served:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import uuid4
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import errors
@@ -20,6 +21,8 @@ from .problems import INTERNAL, METHOD_NOT_ALLOWED, body, problem_body, problem_
 
 log = logging.getLogger("handful.access")
 crash_log = logging.getLogger("handful.crash")
+
+CLIENT_GONE = 499
 
 _REQUEST_ID = re.compile(rb"^[A-Za-z0-9._~:+/=-]{1,128}$")
 _DEADLINE = re.compile(rb"^[0-9]{1,9}$")
@@ -92,6 +95,9 @@ class Door:
                 await self._app(scope, _limited(receive, self._limits.max_body_bytes), send)
         except errors.HandfulError as error:
             problem = problem_body(error)
+        except ClientDisconnect:
+            passage.status = CLIENT_GONE  # for the log and the metrics: nobody is left to answer
+            return
         except TimeoutError:
             waited = round(1000 * (time.monotonic() - passage.started))
             problem = problem_body(errors.DeadlineExceeded(f"not ready after {waited} ms", field="X-Deadline-Ms"))

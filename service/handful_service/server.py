@@ -6,7 +6,6 @@ import logging.config
 import os
 import signal
 import socket
-import sys
 from types import FrameType
 
 import uvicorn
@@ -72,7 +71,6 @@ def run(settings: Settings) -> int:
         server_header=False,
         timeout_graceful_shutdown=max(1, settings.shutdown_ms // 1000),
     )
-    sys.setswitchinterval(0.0002)
     server = _Server(config, settings)
     server.run()
     return 0 if server.started and server.failure is None else 1

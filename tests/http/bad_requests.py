@@ -132,6 +132,13 @@ BODIES = [
 
 LIMITS = [
     Bad("1025 inputs", 413, "too-large", "inputs", {**GOOD, "inputs": ["x"] * 1025}),
+    Bad(
+        "more support examples than any queue takes",
+        413,
+        "too-large",
+        "rows",
+        {"rows": [{"input": "x", "support": [{"input": "x", "label": "a"}] * 7}] * 513},
+    ),
     Bad("1025 rows", 413, "too-large", "rows", {"rows": [{"input": "x", "adaptation": "alice"}] * 1025}),
     Bad(
         "65 ways",

@@ -8,12 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import broken
 from tests.broken import Broken
-from tests.tiny import CALIBRATION, Tiny, build, manifest, rewrite
+from tests.tiny import CALIBRATION, Tiny, build, manifest, npz, rewrite
 
 from handful_service.bundle.bundle import Bundle
 from handful_service.bundle.manifest import parse_manifest
@@ -29,7 +30,7 @@ VARIANTS = [
     Tiny(members=3, calibration=CALIBRATION, norm=10),
     Tiny(encode=False, statistics=False, labels=("a", "b", "c"), weights="real"),
 ]
-ALL_BROKEN = {**broken.GRAPHS, **broken.MANIFESTS, **broken.FILES, **broken.GOLDEN}
+AT_OPENING = {**broken.GRAPHS, **broken.MANIFESTS, **broken.FILES}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -60,14 +61,43 @@ def test_the_digest_is_that_of_the_manifest_so_any_changed_file_changes_it(tmp_p
     assert Bundle.open(folder).digest != before
 
 
-@pytest.mark.parametrize("case", ALL_BROKEN.values(), ids=ALL_BROKEN.keys())
-def test_a_broken_bundle_is_refused_with_the_place(tmp_path: Path, case: Broken) -> None:
+@pytest.mark.parametrize("case", AT_OPENING.values(), ids=AT_OPENING.keys())
+def test_a_broken_bundle_is_refused_with_the_place_before_anything_of_it_runs(tmp_path: Path, case: Broken) -> None:
     folder = build(tmp_path)
     case.change(folder)
-    with pytest.raises(BundleInvalid) as refused:
+    with pytest.raises(case.error) as refused:
+        Bundle.open(folder)
+    assert type(refused.value) is case.error
+    assert case.field in (refused.value.field or "")
+
+
+@pytest.mark.parametrize("case", broken.RUNS.values(), ids=broken.RUNS.keys())
+def test_a_bundle_that_does_not_do_what_it_says_is_refused_with_the_place(tmp_path: Path, case: Broken) -> None:
+    folder = build(tmp_path)
+    case.change(folder)
+    assert Bundle.open(folder).name == "tiny"
+    with pytest.raises(case.error) as refused:
         asyncio.run(check(folder))
     assert type(refused.value) is case.error
     assert case.field in (refused.value.field or "")
+
+
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_in_the_golden_arrays_is_refused_and_not_loaded(tmp_path: Path) -> None:
+    folder, trace = build(tmp_path), tmp_path / "trace"
+    rewrite(folder, {"golden.npz": npz({"encode.in.x": np.array([Touch(trace)], object)})})
+    with pytest.raises(BundleInvalid, match=r"^golden\.npz: is not an npz file of plain arrays"):
+        Bundle.open(folder).golden()
+    assert not trace.exists()
 
 
 def test_a_link_that_stays_inside_is_no_harm(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ def test_a_good_bundle_ends_with_0_and_tells_what_it_is(tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("case", "words"),
     [
-        (broken.FILES["a changed byte"], "encode.onnx: the sha256 is"),
+        (broken.FILES["a changed byte"], "card.md: the sha256 is"),
         (broken.GRAPHS["external data"], "encode.onnx: tensor 'matrix' has external data"),
-        (broken.GOLDEN["a graph that fails"], "encode.onnx: cannot run its golden inputs"),
+        (broken.RUNS["a graph that fails"], "encode.onnx: cannot run its golden inputs"),
     ],
 )
 def test_a_broken_bundle_ends_with_1_and_a_line_that_names_the_place(

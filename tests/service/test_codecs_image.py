@@ -122,6 +122,12 @@ def animated() -> str:
     return file(frames[0], save_all=True, append_images=frames[1:])
 
 
+def test_of_a_phones_jpeg_with_a_second_picture_the_first_counts() -> None:
+    frames = [Image.fromarray(DRAWING), Image.fromarray(DRAWING.T.copy())]
+    two = file(frames[0], "MPO", save_all=True, append_images=frames[1:])
+    assert np.array_equal(decode(two), decode(file(frames[0], "JPEG")))
+
+
 REFUSED = {
     "a number": lambda: 7,
     "nothing": lambda: None,

@@ -2,9 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.tiny import Tiny, build
+from tests.tiny_engine import Running, adapt, close, drawn, expected, running
 
-from handful_service.bundle.bundle import Bundle
-from handful_service.cache import StateCache
-from handful_service.engine.engine import Engine, EngineLimits, Row
-from handful_service.engine.runtime import runtime_settings
+from handful_service.engine.engine import Row
 from handful_service.engine.slots import SlotTables
 from handful_service.errors import Overloaded, SupportSetInvalid
 from handful_service.task import Arrays, Labels, SupportSet, TaskState
@@ -32,30 +28,6 @@ class Rolled(SlotTables):
         return super().gather(np.roll(slots, 1))
 
 
-@dataclass(frozen=True)
-class Running:
-    tiny: Tiny
-    engine: Engine
-    cache: StateCache
-    batches: list[tuple[str, int]]
-
-
-@contextmanager
-def running(bundle: Path, tiny: Tiny, tables: type[SlotTables] = SlotTables, **limits: int) -> Iterator[Running]:
-    opened, batches = Bundle.open(bundle), []
-    slots = tables(opened.manifest.state, 100)
-    with ThreadPoolExecutor(2) as executor:
-        engine = Engine(
-            opened,
-            runtime_settings("cpu", 1),
-            tables=slots,
-            executor=executor,
-            limits=EngineLimits(**limits),
-            on_batch=lambda graph, rows: batches.append((graph, rows)),
-        )
-        yield Running(tiny, engine, StateCache(slots), batches)
-
-
 @pytest.fixture(scope="module", params=KINDS, ids=["statistics", "direct", "without encode", "members"])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Tiny]:
     return build(tmp_path_factory.mktemp("engine"), request.param), request.param
@@ -67,21 +39,6 @@ def one(place: tuple[Path, Tiny]) -> Iterator[Running]:
         yield found
 
 
-def drawn(tiny: Tiny, seed: int, examples: int, ways: int = 4) -> SupportSet:
-    """A support set at random."""
-    rng = np.random.default_rng(seed)
-    features = rng.normal(size=(examples, tiny.width)).astype(np.float32)
-    return SupportSet({tiny.feature: features}, rng.integers(0, ways, examples), np.ones(examples, np.float32))
-
-
-def expected(tiny: Tiny, support: SupportSet) -> dict[str, np.ndarray]:
-    return tiny.state(support.features[tiny.feature], support.y, support.weight)
-
-
-async def adapt(on: Running, support: SupportSet) -> Arrays:
-    return await on.engine.adapt(await on.engine.summarise(support) if on.tiny.statistics else support)
-
-
 async def answer(on: Running, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The logits of some inputs, for the task in which input `i` has the label `y[i]`: the way of a request."""
     features = await on.engine.encode({"x": x})
@@ -89,10 +46,6 @@ async def answer(on: Running, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     async with on.cache.borrowed(TaskState(phi, Labels(()), 1)) as held:
         rows = [Row({name: array[i] for name, array in features.items()}, held.slot) for i in range(len(x))]
         return await on.engine.predict(rows)
-
-
-def close(one: Any, other: Any) -> bool:
-    return np.shape(one) == np.shape(other) and np.allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def wrong_of_64_contradictory_tasks(on: Running) -> int:
@@ -200,6 +153,17 @@ def test_a_full_queue_refuses_whole_calls_and_the_next_is_answered(place: tuple[
         assert after.shape == (8, small.tiny.members, 8)
 
 
+def test_support_sets_are_batched_by_their_examples_where_those_go_into_adapt(tmp_path: Path) -> None:
+    tiny = Tiny(statistics=False)
+    with running(build(tmp_path, tiny), tiny, max_rows=50) as small:
+
+        async def go() -> None:
+            await asyncio.gather(*(small.engine.adapt(drawn(tiny, seed, 20)) for seed in range(10)))
+
+        asyncio.run(go())
+        assert small.batches == [("adapt", 40)] * 5
+
+
 @pytest.fixture(scope="module")
 def with_statistics(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with running(build(tmp_path_factory.mktemp("additive")), Tiny()) as found:
@@ -219,8 +183,10 @@ def test_the_statistics_of_the_whole_are_the_sum_of_the_parts(
         return list(await asyncio.gather(*(with_statistics.engine.summarise(item) for item in (whole, *parts))))
 
     total, one, other = asyncio.run(go())
+    want = Tiny().summary(whole.features["features"], whole.y, whole.weight)
     for name in ("sums", "counts"):
         assert total[name].dtype == np.float64
+        np.testing.assert_allclose(total[name], want[name], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(total[name], one[name] + other[name], rtol=1e-5, atol=1e-5)
 
 

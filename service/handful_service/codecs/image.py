@@ -45,7 +45,8 @@ def decode_image(value: Any, spec: InputSpec, *, field: str) -> Array:
         raise TooLarge(
             f"has {width} x {height} pixels", field=field, allowed=f"at most {options.max_pixels} pixels{square}"
         )
-    if (frames := getattr(picture, "n_frames", 1)) > 1:
+    # A phone's JPEG may hold a second picture (MPO), such as a depth map: the first one is meant.
+    if (frames := getattr(picture, "n_frames", 1)) > 1 and picture.format != "MPO":
         raise InputInvalid(f"is animated: {frames} frames", field=field, allowed="a single frame")
     if picture.mode not in MODES:
         raise InputInvalid(

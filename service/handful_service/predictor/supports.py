@@ -16,7 +16,9 @@ MAX_LABEL_CHARACTERS = 256
 MAX_RAW_CHARACTERS = 4 * MAX_LABEL_CHARACTERS
 """NFC makes at most 4 characters one; normalising a long run of combining marks takes quadratic time."""
 
-MAX_WEIGHT = 1.0e6
+MIN_WEIGHT, MAX_WEIGHT = 1.0e-6, 1.0e6
+"""Of real weights: sums of them keep their digits in float32."""
+
 _UNPRINTABLE = ("Cc", "Cs")
 
 
@@ -63,8 +65,9 @@ def check_weight(weight: float, manifest: Manifest, field: str) -> None:
     """
     if manifest.support.weights == "binary" and weight != 1:
         raise SupportSetInvalid(f"the weight is {weight:g}", field=field, allowed="1")
-    if not 0 < weight <= MAX_WEIGHT:
-        raise SupportSetInvalid(f"the weight is {weight:g}", field=field, allowed=f"above 0, at most {MAX_WEIGHT:g}")
+    if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+        allowed = f"{MIN_WEIGHT:g} to {MAX_WEIGHT:g}"
+        raise SupportSetInvalid(f"the weight is {weight:g}", field=field, allowed=allowed)
 
 
 def assign_slots(labels: Iterable[str], manifest: Manifest, before: Labels | None = None) -> Labels:

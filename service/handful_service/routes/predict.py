@@ -1,5 +1,6 @@
 """`POST /v1/models/{model}/predict`."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
@@ -34,6 +35,7 @@ async def predict(
 ) -> Response:
     """Predict, with an adaptation, a support set, or the base model; rows of many tasks in one call."""
     asks = _asks(request, service.max_rows_per_call)
+    _refuse_too_many(asks, service.max_queued_rows)
     options = _options(request.options, partial=request.partial)
     served, outcomes = await service.predictor.predict(caller, model, request.version, asks, options)
     predictions = [answer for outcome in outcomes for answer in _answers(outcome)]
@@ -64,6 +66,14 @@ def _asks(request: PredictRequest, most: int) -> list[Ask]:
         if getattr(request, key) is not None:
             raise RequestInvalid("stands beside `rows`", field=key, allowed="a task in each row")
     return [_ask(row, f"rows[{place}]") for place, row in enumerate(rows)]
+
+
+def _refuse_too_many(asks: Sequence[Ask], most: int) -> None:
+    """Refuse a call that no queue could ever take, however long its caller tries again."""
+    supports = sum(len(ask.task.examples) for ask in asks if isinstance(ask.task, BySupport))
+    total = supports + sum(len(ask.inputs) for ask in asks)
+    if total > most:
+        raise TooLarge(f"there are {total} inputs and support examples", field="rows", allowed=f"at most {most}")
 
 
 def _ask(row: RowRequest, place: str) -> Ask:
