@@ -7,9 +7,14 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from .serving import BUNDLES, Api, in_process
 from .tasks import Glyphs
+
+# Machines are shared: how long an example takes says nothing of the code.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 _NUMBERS = count(1)
 
