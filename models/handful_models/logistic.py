@@ -40,8 +40,8 @@ class Logistic(Learner):
         """See the class."""
         x, labels = features["features"], one_hot(y, weight, self.ways)
         penalty = LEAST_LAMBDA + F.softplus(self.raw_lambda)
-        identity = torch.eye(x.shape[-1]).expand(len(x), -1, -1)
         gram = (x * weight.unsqueeze(-1)).transpose(1, 2) @ x
+        identity = torch.eye(x.shape[-1]) + torch.zeros_like(gram)  # `expand` by a size would freeze the task axis
         inverse = solve_positive(gram / 2 + penalty * identity, identity)
         present = present_ways(labels.sum(1))
         absent = ABSENT_LOGIT * (1 - present).unsqueeze(1)

@@ -16,7 +16,7 @@ from .learner import Learner, Tensors
 from .ways import as_member, one_hot, present_ways
 
 LEAST = 1.0e-30
-"""Inside the logarithm, for ways without examples."""
+"""The least attention whose logarithm is taken. Added instead, ONNX Runtime would drop it as a zero."""
 
 
 class Matching(Learner):
@@ -46,4 +46,4 @@ class Matching(Learner):
         cosine = (state["support"] * features["features"].unsqueeze(-2)).sum(-1)
         raised = torch.exp(self.log_scale.exp() * (cosine - 1))
         attention = (raised.unsqueeze(-1) * labels).sum(-2)
-        return as_member(torch.log(attention + LEAST), present_ways(labels.sum(-2)))
+        return as_member(torch.log(attention.clamp_min(LEAST)), present_ways(labels.sum(-2)))

@@ -7,7 +7,7 @@ from handful_models.relation import Relation
 from handful_models.ridge import LEAST_LAMBDA, Ridge
 from handful_models.solve import solve_positive
 from handful_models.ways import ABSENT_LOGIT
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,6 +47,7 @@ def scores(learner: Learner, x: Tensor, y: Tensor, weight: Tensor, queries: Tens
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), examples=st.integers(1, 12))
 def test_the_order_of_the_support_set_does_not_matter(kind: str, seed: int, examples: int) -> None:
     x, y, queries = task(seed, examples)
@@ -57,6 +58,7 @@ def test_the_order_of_the_support_set_does_not_matter(kind: str, seed: int, exam
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), examples=st.integers(1, 12))
 def test_examples_of_weight_zero_change_nothing_wherever_they_stand(kind: str, seed: int, examples: int) -> None:
     x, y, queries = task(seed, examples)
