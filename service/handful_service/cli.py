@@ -47,7 +47,8 @@ def serve(argv: Sequence[str]) -> int:
         settings = Settings(**given)
     except ValidationError as error:
         for item in error.errors():
-            print(f"handful serve: {'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}", file=sys.stderr)
+            place = ".".join(map(str, item["loc"])) or "settings"
+            print(f"handful serve: {place}: {item['msg'].removeprefix('Value error, ')}", file=sys.stderr)
         return 2
     from .server import run  # noqa: PLC0415 (a second of import that --help and bad flags do without)
 

@@ -72,7 +72,10 @@ def run(settings: Settings) -> int:
         timeout_graceful_shutdown=max(1, settings.shutdown_ms // 1000),
     )
     server = _Server(config, settings)
-    server.run()
+    try:
+        server.run()
+    except SystemExit:  # uvicorn's way of saying that it cannot listen; its log line says why
+        return 1
     return 0 if server.started and server.failure is None else 1
 
 

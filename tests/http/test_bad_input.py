@@ -84,6 +84,7 @@ def test_a_missing_content_type_is_refused_and_json_by_another_name_is_not(small
 
 def test_a_wrong_method_is_told_which_are_right(small: Api) -> None:
     assert small.get(PREDICT).headers["allow"] == "POST"
+    assert small.post(ALICE, json={}).headers["allow"] == "DELETE, GET, PUT"
 
 
 def test_an_unknown_key_is_named_with_the_known_ones(small: Api) -> None:

@@ -24,7 +24,8 @@ DRAWING = (np.arange(SIDE * SIDE, dtype=np.uint8) % 100).reshape(SIDE, SIDE)  # 
 
 
 def spec(**options: Any) -> InputSpec:
-    known = {"polarity": "light-on-dark", "alpha": "refuse", "aspect": "pad", "resize": "area", "max_pixels": 10_000}
+    known: dict[str, Any] = {"polarity": "light-on-dark", "contrast": "keep", "alpha": "refuse", "aspect": "pad"}
+    known |= {"resize": "area", "max_pixels": 10_000}
     image = ImageOptions.model_validate(known | options)
     return InputSpec(dtype="float32", axes=(1, SIDE, SIDE), kind="image", image=image)
 
@@ -120,6 +121,45 @@ def test_a_transparent_colour_of_a_palette_counts_as_transparency() -> None:
 def animated() -> str:
     frames = [Image.fromarray(DRAWING), Image.fromarray(DRAWING.T.copy())]
     return file(frames[0], save_all=True, append_images=frames[1:])
+
+
+STROKE = np.zeros((4 * SIDE, 4 * SIDE), np.uint8)
+STROKE[6:26, 10:16] = 1
+
+
+@pytest.mark.parametrize(("paper", "ink"), [(255, 0), (0, 255), (240, 20), (170, 40), (100, 60), (60, 100), (30, 200)])
+def test_whatever_the_grey_of_paper_and_ink_a_stretched_drawing_is_the_same(paper: int, ink: int) -> None:
+    grey = np.where(STROKE == 1, ink, paper).astype(np.uint8)
+    found = decode(file(grey), polarity="auto", contrast="stretch")
+    np.testing.assert_array_equal(found, decode(file(STROKE * 255), contrast="keep"))
+
+
+def test_a_stretched_picture_of_black_and_white_is_as_it_was() -> None:
+    rng = np.random.default_rng(0)
+    drawing = np.where(rng.random((40, 40)) < 0.2, 0, 255).astype(np.uint8)
+    kept = decode(file(drawing), polarity="dark-on-light", contrast="keep")
+    np.testing.assert_array_equal(decode(file(drawing), polarity="auto", contrast="stretch"), kept)
+
+
+def test_the_thin_strokes_of_a_small_picture_keep_their_grey() -> None:
+    small = np.zeros((SIDE, SIDE), np.uint8)
+    small[2:6, 3] = 120
+    kept = decode(file(small), contrast="keep")
+    np.testing.assert_array_equal(decode(file(small), polarity="auto", contrast="stretch"), kept)
+
+
+@pytest.mark.parametrize("grey", [0, 128, 255])
+def test_a_picture_without_ink_is_refused(grey: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 10, (50, 50))
+    blank = np.clip(grey + noise - 5, 0, 255).astype(np.uint8)
+    with pytest.raises(InputInvalid, match="has no ink"):
+        decode(file(blank), polarity="auto", contrast="stretch")
+
+
+def test_the_line_breaks_of_base64_do_not_matter() -> None:
+    text = file(DRAWING)
+    broken = "\r\n".join(text[at : at + 20] for at in range(0, len(text), 20)) + "\n"
+    assert np.array_equal(decode(broken), decode(text))
 
 
 def test_of_a_phones_jpeg_with_a_second_picture_the_first_counts() -> None:

@@ -67,6 +67,9 @@ class ImageOptions(_Part):
     polarity: Literal["auto", "dark-on-light", "light-on-dark"] = Field(
         description="Which side is ink; `auto` takes the rarer one."
     )
+    contrast: Literal["keep", "stretch"] = Field(
+        description="`stretch`: paper becomes 0 and ink 1, whatever their grey; a picture without ink is refused."
+    )
     alpha: Literal["refuse", "over-white", "over-black"] = Field(
         description="What happens to a picture with transparent pixels."
     )

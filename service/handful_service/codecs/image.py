@@ -14,7 +14,11 @@ from ..errors import InputInvalid, TooLarge
 from ..task import Array
 
 FORMATS = ("PNG", "JPEG")
+LEAST_CONTRAST = 32
+"""Levels of grey between paper and ink, below which a picture holds nothing but noise."""
+
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+_LINE_BREAKS = str.maketrans("", "", "\r\n")  # which the command `base64` puts in
 _DATA_URL = re.compile(r"^data:image/(?:png|jpe?g);base64,")
 
 Image.MAX_IMAGE_PIXELS = None  # the bundle's own bound is checked before any pixel is read
@@ -54,16 +58,8 @@ def decode_image(value: Any, spec: InputSpec, *, field: str) -> Array:
             field=field,
             allowed="grey, palette or RGB with 8 bits a channel",
         )
-    return prepare(_luminance(_load(picture, field), options, field), spec)
-
-
-def prepare(picture: Image.Image, spec: InputSpec) -> Array:
-    """The array of a grey picture, by the declared polarity, aspect and resizing."""
-    options, side = spec.image, spec.shape[-1]
-    if options is None:
-        raise TypeError("the input is not of kind image")
-    if options.polarity == "dark-on-light" or (options.polarity == "auto" and _paper_is_light(picture)):
-        picture = ImageOps.invert(picture)
+    side = spec.shape[-1]
+    picture = _with_high_ink(_luminance(_load(picture, field), options, field), options, side, field)
     if options.aspect == "pad":
         picture = _padded(picture)
     picture = picture.resize((side, side), Image.Resampling.BOX)
@@ -75,7 +71,8 @@ def _bytes(value: Any, field: str) -> bytes:
     if not isinstance(value, str):
         raise InputInvalid(f"is {type(value).__name__}", field=field, allowed=allowed)
     try:
-        return base64.b64decode(_DATA_URL.sub("", value, count=1), validate=True)
+        text = _DATA_URL.sub("", value, count=1).translate(_LINE_BREAKS)
+        return base64.b64decode(text, validate=True)
     except (ValueError, binascii.Error):
         raise InputInvalid("is not base64", field=field, allowed=allowed) from None
 
@@ -107,9 +104,37 @@ def _luminance(picture: Image.Image, options: ImageOptions, field: str) -> Image
     return Image.alpha_composite(Image.new("RGBA", picture.size, paper), picture).convert("L")
 
 
-def _paper_is_light(picture: Image.Image) -> bool:
+def _with_high_ink(picture: Image.Image, options: ImageOptions, side: int, field: str) -> Image.Image:
+    if options.contrast == "stretch":
+        return _stretched(picture, options, side, field)
     histogram = picture.histogram()
-    return sum(histogram[128:]) > sum(histogram[:128])
+    paper_is_light = sum(histogram[128:]) > sum(histogram[:128])
+    dark = options.polarity == "dark-on-light" or (options.polarity == "auto" and paper_is_light)
+    return ImageOps.invert(picture) if dark else picture
+
+
+def _stretched(picture: Image.Image, options: ImageOptions, side: int, field: str) -> Image.Image:
+    """The picture with paper at 0 and ink at 255.
+
+    Paper is the median level. Ink is the level that one pixel in a thousand goes beyond, on the declared side of
+    paper or, for `auto`, on the farther one.
+    """
+    levels = np.cumsum(picture.histogram())
+    pixels, few = int(levels[-1]), max(1, int(levels[-1]) // 1000)
+    paper = int(np.searchsorted(levels, (pixels + 1) // 2))
+    low, high = int(np.searchsorted(levels, few)), int(np.searchsorted(levels, pixels - few + 1))
+    dark = options.polarity == "dark-on-light" or (options.polarity == "auto" and paper - low > high - paper)
+    contrast = paper - low if dark else high - paper
+    if contrast < LEAST_CONTRAST:
+        raise InputInvalid(
+            f"has no ink: it stands out from the paper by {max(0, contrast)} levels of grey",
+            field=field,
+            allowed=f"at least {LEAST_CONTRAST} of 255",
+        )
+    if max(picture.size) <= side:
+        contrast = paper if dark else 255 - paper  # strokes thinner than a pixel do not show the level of their ink
+    rise = (np.arange(256) - paper) * (-1 if dark else 1) * (255 / contrast)
+    return picture.point(np.clip(np.rint(rise), 0, 255).astype(int).tolist())
 
 
 def _padded(picture: Image.Image) -> Image.Image:
