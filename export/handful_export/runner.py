@@ -8,12 +8,12 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from .graphs import support_features
-
 from handful_models.learner import AdditiveLearner, Learner
 from handful_service.bundle.manifest import GraphName
 from handful_service.errors import GraphRefused
 from handful_service.task import Arrays
+
+from .graphs import support_features
 
 
 class Runner(Protocol):

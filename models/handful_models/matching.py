@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .learner import Learner, Tensors
-from .ways import as_member, one_hot, present_ways
+from .ways import as_member, present_ways
 
 LEAST = 1.0e-30
 """The least attention whose logarithm is taken. Added instead, ONNX Runtime would drop it as a zero."""
 
 
 class Matching(Learner):
-    """State: `support [examples, width]`, unit norm, and `labels [examples, ways]`, zero rows for absent examples."""
+    """State: `support [examples, width]`, unit norm, and `slots [examples]`, the way of each, -1 for absent ones."""
 
     def __init__(self, encoder: nn.Module, *, ways: int, examples: int) -> None:
         super().__init__()
@@ -38,11 +38,13 @@ class Matching(Learner):
         place = (torch.cumsum(weight, 1) - 1).unsqueeze(-1)
         places = torch.arange(self.examples, device=y.device)
         move = ((place == places).to(weight.dtype) * weight.unsqueeze(-1)).transpose(1, 2)
-        return {"support": move @ features["features"], "labels": move @ one_hot(y, weight, self.ways)}
+        slots = move @ (y.to(weight.dtype) + 1).unsqueeze(-1)
+        return {"support": move @ features["features"], "slots": slots.squeeze(-1) - 1}
 
     def predict(self, features: Tensors, state: Tensors) -> Tensor:
         """Logits `[..., 1, ways]`: the logarithm of the attention on each way."""
-        labels = state["labels"]
+        ways = torch.arange(self.ways, device=state["slots"].device)
+        labels = (state["slots"].unsqueeze(-1) == ways).to(torch.float32)
         cosine = (state["support"] * features["features"].unsqueeze(-2)).sum(-1)
         raised = torch.exp(self.log_scale.exp() * (cosine - 1))
         attention = (raised.unsqueeze(-1) * labels).sum(-2)

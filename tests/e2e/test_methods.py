@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
+from tests.data import write_synthetic_omniglot
+from tests.serving import in_process
+from tests.tasks import Glyphs, alike, scores, with_ids
+
 from handful_export.cli import export
 from handful_models.cli import evaluate, train
 from handful_models.evaluation import Protocol
 from handful_models.methods import METHODS
-
-from tests.data import write_synthetic_omniglot
-from tests.serving import in_process
-from tests.tasks import Glyphs, alike, scores, with_ids
 
 TRAIN = """
 name = "tiny"
@@ -38,6 +38,7 @@ margin = -1.0
 [inputs.x]
 kind = "image"
 polarity = "auto"
+contrast = "stretch"
 alpha = "refuse"
 aspect = "pad"
 resize = "area"

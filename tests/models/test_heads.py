@@ -1,5 +1,10 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from handful_models.learner import AdditiveLearner, Learner
 from handful_models.logistic import Logistic
 from handful_models.matching import Matching
@@ -7,10 +12,6 @@ from handful_models.relation import Relation
 from handful_models.ridge import LEAST_LAMBDA, Ridge
 from handful_models.solve import solve_positive
 from handful_models.ways import ABSENT_LOGIT
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 WAYS, WIDTH = 6, 5
 
