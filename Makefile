@@ -12,7 +12,7 @@ PACKAGES := service models export
 # glibc's trimming costs training up to half of a step.
 TRAIN_ENV := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_PAD_=268435456
 
-.PHONY: serve test lint type load docs image glyphs clean
+.PHONY: serve test lint type load docs image glyphs heads clean
 
 serve: $(SERVE_ENV)/.installed
 	@$(SERVE_ENV)/bin/handful serve & server=$$!; \
@@ -53,6 +53,15 @@ glyphs: $(TEST_ENV)/.installed
 	$(TRAIN_ENV) $(BIN)/handful train models/configs/glyphs.toml
 	$(BIN)/handful evaluate runs/glyphs --markdown docs/results/glyphs.md
 	$(BIN)/handful export export/configs/glyphs.toml --run runs/glyphs --calibration runs/glyphs-selection
+
+# The other heads, each trained on the trunk of `runs/glyphs`: a few minutes a head. Their bundles go to
+# runs/bundles.
+HEADS := ridge logistic matching relation
+heads: $(TEST_ENV)/.installed
+	for head in $(HEADS); do \
+	  $(TRAIN_ENV) $(BIN)/handful train models/configs/glyphs-$$head.toml && \
+	  $(BIN)/handful evaluate runs/glyphs-$$head --markdown docs/results/glyphs-$$head.md && \
+	  $(BIN)/handful export export/configs/glyphs-$$head.toml --run runs/glyphs-$$head --out runs/bundles || exit 1; done
 
 $(SERVE_ENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Handful needs Python 3.11 or newer' if sys.version_info < (3, 11) else 0)"

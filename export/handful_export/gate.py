@@ -9,7 +9,7 @@ from handful_service.bundle.manifest import GraphName, Manifest
 from handful_service.task import Arrays
 
 from .errors import GateRefused
-from .runner import Runner
+from .runner import Runner, adapt
 
 SIZES = ((1, 1), (2, 7), (7, 2))
 """(batch, support) sizes that every graph is run at, besides the largest support set that the limits allow."""
@@ -123,9 +123,8 @@ class Gate:
             features = self._same("encode", inputs)
             supports = [self._support(examples) for _ in range(batch)]
             feed = {name: np.stack([support.feed()[name][0] for support in supports]) for name in supports[0].feed()}
-            statistics = self._same("summarise", feed)
-            state = self._same("adapt", statistics)
-            self._same("predict", {**features, **state})
+            source = self._same("summarise", feed) if self._onnx.additive else feed
+            self._same("predict", {**features, **self._same("adapt", source)})
 
     def _same(self, graph: GraphName, arrays: Arrays) -> Arrays:
         expected, got = self._torch.run(graph, arrays), self._onnx.run(graph, arrays)
@@ -148,12 +147,11 @@ class Gate:
         features = self._onnx.run("encode", inputs)
         supports = [self._support(7) for _ in range(4)]
         feed = {name: np.stack([support.feed()[name][0] for support in supports]) for name in supports[0].feed()}
-        statistics = self._onnx.run("summarise", feed)
-        state = self._onnx.run("adapt", statistics)
         self._apart("encode", inputs)
-        self._apart("summarise", feed)
-        self._apart("adapt", statistics)
-        self._apart("predict", {**features, **state})
+        if self._onnx.additive:
+            self._apart("summarise", feed)
+        self._apart("adapt", self._onnx.run("summarise", feed) if self._onnx.additive else feed)
+        self._apart("predict", {**features, **adapt(self._onnx, feed)})
 
     def _apart(self, graph: GraphName, arrays: Arrays) -> None:
         together = self._onnx.run(graph, arrays)
@@ -221,7 +219,7 @@ class Gate:
         return scores
 
     def _logits(self, runner: Runner, support: Support, query: Arrays) -> np.ndarray:
-        state = runner.run("adapt", runner.run("summarise", support.feed()))
+        state = adapt(runner, support.feed())
         rows = len(next(iter(query.values())))
         repeated = {name: np.repeat(array, rows, axis=0) for name, array in state.items()}
         return np.asarray(runner.run("predict", {**query, **repeated})["y"])

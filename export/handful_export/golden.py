@@ -10,7 +10,7 @@ import numpy as np
 from handful_service.bundle.manifest import Calibration, GraphName
 from handful_service.task import Arrays
 
-from .runner import Runner
+from .runner import Runner, adapt
 
 SCORE_TOLERANCE = 1e-3
 """Of golden requests: processors differ in the last digits of a convolution."""
@@ -47,15 +47,16 @@ def golden_vectors(torch: Runner, inputs: Arrays, ways: int) -> bytes:
     weight = np.ones((1, examples), np.float32)
     weight[0, -1] = 0
     support = {**{f"{name}_s": array[None] for name, array in features.items()}, "y_s": y, "weight_s": weight}
-    statistics = torch.run("summarise", support)
-    state = torch.run("adapt", statistics)
+    state = adapt(torch, support)
     rows = {**features, **{name: np.repeat(array, examples, axis=0) for name, array in state.items()}}
     edges: dict[GraphName, tuple[Arrays, Arrays]] = {
         "encode": (inputs, features),
-        "summarise": (support, statistics),
-        "adapt": (statistics, state),
+        "adapt": (support, state),
         "predict": (rows, torch.run("predict", rows)),
     }
+    if torch.additive:
+        statistics = torch.run("summarise", support)
+        edges |= {"summarise": (support, statistics), "adapt": (statistics, state)}
     arrays = {
         f"{graph}.{way}.{name}": array
         for graph, (takes, gives) in edges.items()
@@ -83,7 +84,7 @@ def _request(torch: Runner, episode: RawEpisode, ways: int, calibration: Calibra
         "y_s": y[None],
         "weight_s": np.ones((1, len(y)), np.float32),
     }
-    state = torch.run("adapt", torch.run("summarise", support))
+    state = adapt(torch, support)
     queries = torch.run("encode", episode.query_inputs)
     rows = len(episode.queries)
     repeated = {name: np.repeat(array, rows, axis=0) for name, array in state.items()}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from handful_models.learner import Learner, Tensors
+from handful_models.learner import AdditiveLearner, Learner, Tensors
 from handful_service.bundle.manifest import GraphName
 
 OPSET = 20
@@ -21,6 +21,11 @@ EXAMPLE = Dim("example")
 
 # Sizes of the tracing inputs: anything but 0 and 1, which torch.export specialises on.
 TRACE_BATCH, TRACE_EXAMPLES = 2, 7
+
+
+def support_features(support: Tensors) -> dict[str, Tensor]:
+    """The features among the tensors of a support set, by the names that the learner knows."""
+    return {name.removesuffix("_s"): support[name] for name in support if name not in ("y_s", "weight_s")}
 
 
 class _Encode(nn.Module):
@@ -33,22 +38,30 @@ class _Encode(nn.Module):
 
 
 class _Summarise(nn.Module):
-    def __init__(self, learner: Learner) -> None:
+    def __init__(self, learner: AdditiveLearner) -> None:
         super().__init__()
         self.learner = learner
 
     def forward(self, inputs: dict[str, Tensor]) -> list[Tensor]:
-        features = {name.removesuffix("_s"): inputs[name] for name in inputs if name not in ("y_s", "weight_s")}
-        return list(self.learner.summarise(features, inputs["y_s"], inputs["weight_s"]).values())
+        return list(self.learner.summarise(support_features(inputs), inputs["y_s"], inputs["weight_s"]).values())
 
 
 class _Adapt(nn.Module):
-    def __init__(self, learner: Learner) -> None:
+    def __init__(self, learner: AdditiveLearner) -> None:
         super().__init__()
         self.learner = learner
 
     def forward(self, inputs: dict[str, Tensor]) -> list[Tensor]:
         return list(self.learner.adapt(inputs).values())
+
+
+class _AdaptToExamples(nn.Module):
+    def __init__(self, learner: Learner) -> None:
+        super().__init__()
+        self.learner = learner
+
+    def forward(self, inputs: dict[str, Tensor]) -> list[Tensor]:
+        return list(self.learner.state(support_features(inputs), inputs["y_s"], inputs["weight_s"]).values())
 
 
 class _Predict(nn.Module):
@@ -67,7 +80,7 @@ def edges(learner: Learner, inputs: Tensors) -> dict[str, dict[str, Tensor]]:
     """One pass through a learner: its named tensors at every edge, for `inputs [batch, *input]`.
 
     Returns:
-        By edge: `inputs`, `features`, `support`, `statistics`, `state`, `y`.
+        By edge: `inputs`, `features`, `support`, `statistics` (empty for a learner without), `state`, `y`.
     """
     batch = len(next(iter(inputs.values())))
     with torch.no_grad():
@@ -78,9 +91,9 @@ def edges(learner: Learner, inputs: Tensors) -> dict[str, dict[str, Tensor]]:
         }
         support["y_s"] = torch.arange(TRACE_EXAMPLES).remainder(learner.ways).expand(size).clone()
         support["weight_s"] = torch.ones(size)
-        of_support = {name: support[f"{name}_s"] for name in features}
-        statistics = dict(learner.summarise(of_support, support["y_s"], support["weight_s"]))
-        state = dict(learner.adapt(statistics))
+        given = support_features(support), support["y_s"], support["weight_s"]
+        statistics = dict(learner.summarise(*given)) if isinstance(learner, AdditiveLearner) else {}
+        state = dict(learner.state(*given))
         y = learner.predict(features, state)
     return {
         "inputs": dict(inputs), "features": features, "support": support,
@@ -97,13 +110,15 @@ def export_graphs(learner: Learner, inputs: Tensors) -> dict[GraphName, bytes]:
     """
     learner.eval()
     found = edges(learner, inputs)
-    features, support = found["features"], found["support"]
-    return {
-        "encode": _export(_Encode(learner), found["inputs"], features),
-        "summarise": _export(_Summarise(learner), support, found["statistics"], examples=True),
-        "adapt": _export(_Adapt(learner), found["statistics"], found["state"]),
-        "predict": _export(_Predict(learner, list(features)), {**features, **found["state"]}, found["y"]),
-    }
+    features, support, statistics, state = (found[edge] for edge in ("features", "support", "statistics", "state"))
+    graphs: dict[GraphName, bytes] = {"encode": _export(_Encode(learner), found["inputs"], features)}
+    if isinstance(learner, AdditiveLearner):
+        graphs["summarise"] = _export(_Summarise(learner), support, statistics, examples=True)
+        graphs["adapt"] = _export(_Adapt(learner), statistics, state)
+    else:
+        graphs["adapt"] = _export(_AdaptToExamples(learner), support, state, examples=True)
+    graphs["predict"] = _export(_Predict(learner, list(features)), {**features, **state}, found["y"])
+    return graphs
 
 
 def _export(

@@ -8,14 +8,22 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from handful_models.learner import Learner
+from handful_models.learner import AdditiveLearner, Learner
 from handful_service.bundle.manifest import GraphName
 from handful_service.errors import GraphRefused
 from handful_service.task import Arrays
 
+from .graphs import support_features
+
 
 class Runner(Protocol):
-    """Runs one graph of a learner on named arrays."""
+    """Runs one graph of a learner on named arrays.
+
+    Attributes:
+        additive: Whether the state comes from statistics, by `summarise`, or from the support set itself.
+    """
+
+    additive: bool
 
     def run(self, graph: GraphName, arrays: Arrays) -> Arrays:
         """The named outputs of a graph."""
@@ -27,6 +35,7 @@ class TorchRunner:
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner.eval()
+        self.additive = isinstance(learner, AdditiveLearner)
 
     def run(self, graph: GraphName, arrays: Arrays) -> Arrays:
         """See `Runner`."""
@@ -37,11 +46,12 @@ class TorchRunner:
     def _call(self, graph: GraphName, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         if graph == "encode":
             return self._learner.encode(tensors)
-        if graph == "summarise":
-            features = {name[:-2]: value for name, value in tensors.items() if name not in ("y_s", "weight_s")}
-            return self._learner.summarise(features, tensors["y_s"], tensors["weight_s"])
-        if graph == "adapt":
+        if graph == "summarise" and isinstance(self._learner, AdditiveLearner):
+            return self._learner.summarise(support_features(tensors), tensors["y_s"], tensors["weight_s"])
+        if graph == "adapt" and isinstance(self._learner, AdditiveLearner):
             return self._learner.adapt(tensors)
+        if graph == "adapt":
+            return self._learner.state(support_features(tensors), tensors["y_s"], tensors["weight_s"])
         # The names of features and state are disjoint, so a learner finds its own in the whole.
         return {"y": self._learner.predict(tensors, tensors)}
 
@@ -54,6 +64,7 @@ class OnnxRunner:
     """
 
     def __init__(self, graphs: Mapping[GraphName, bytes]) -> None:
+        self.additive = "summarise" in graphs
         self._sessions = {name: _session(name, content) for name, content in graphs.items()}
 
     def run(self, graph: GraphName, arrays: Arrays) -> Arrays:
@@ -70,3 +81,8 @@ def _session(name: str, content: bytes) -> Any:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises classes of its C++ binding without a common root
         raise GraphRefused(f"ONNX Runtime cannot load it: {error}", field=name) from error
+
+
+def adapt(runner: Runner, support: Arrays) -> Arrays:
+    """φ of support sets `[task, example, …]`, by whichever graphs the learner has."""
+    return runner.run("adapt", runner.run("summarise", support) if runner.additive else support)

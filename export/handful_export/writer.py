@@ -15,7 +15,7 @@ import torch
 
 from handful_models.learner import Learner
 from handful_service.bundle.bundle import CARD, GOLDEN, GOLDEN_REQUESTS, MANIFEST, TASKS, Bundle
-from handful_service.bundle.manifest import FORMAT, Calibration, GraphName, Manifest
+from handful_service.bundle.manifest import FORMAT, GRAPHS, Calibration, GraphName, Manifest
 from handful_service.task import Arrays
 
 from .errors import VersionExists
@@ -134,7 +134,7 @@ def _manifest_parts(
         "description": spec.description,
         "inputs": {name: {**_tensor(value), **spec.input_options(name)} for name, value in found["inputs"].items()},
         "features": {name: _tensor(value) for name, value in found["features"].items()},
-        "statistics": {name: _tensor(value) for name, value in found["statistics"].items()},
+        "statistics": {name: _tensor(value) for name, value in found["statistics"].items()} or None,
         "state": state,
         "state_bytes": sum(value[0].numel() * value.element_size() for value in found["state"].values()),
         "accepts": ["base", "support"] if fixed else ["support"],
@@ -150,7 +150,8 @@ def _manifest_parts(
         "invariant": list(spec.invariants.hold),
         "graphs": {
             name: {"file": f"{name}.onnx", "tolerance": spec.tolerance}
-            for name in ("encode", "summarise", "adapt", "predict")
+            for name in GRAPHS
+            if name != "summarise" or found["statistics"]
         },
     }
 

@@ -31,9 +31,11 @@ class DataConfig(_Section):
 class LearnerConfig(_Section):
     """The method and its size."""
 
-    method: Literal["prototypes"]
+    method: Literal["prototypes", "relation", "matching", "ridge", "logistic"]
     width: int = Field(64, ge=4, le=512, description="Filters of each block, and the width of the features.")
     ways: int = Field(64, ge=2, le=1024, description="Ways that a task state holds.")
+    examples: int = Field(64, ge=2, le=4096, description="Examples that a state holds, where it holds them.")
+    trunk: Path | None = Field(None, description="A run directory whose encoder's weights are the start.")
 
 
 class EpisodeConfig(_Section):

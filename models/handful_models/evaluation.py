@@ -81,7 +81,7 @@ def episode_logits(learner: Learner, features: Tensor, episode: Episode) -> Tens
     way, shot = episode.support.shape
     y = torch.arange(way).repeat_interleave(shot).unsqueeze(0)
     flat: Tensors = {"features": support.flatten(0, 1).unsqueeze(0)}
-    state = learner.adapt(learner.summarise(flat, y, torch.ones(1, way * shot)))
+    state = learner.state(flat, y, torch.ones(1, way * shot))
     return learner.predict({"features": query}, {name: value.unsqueeze(1) for name, value in state.items()})
 
 

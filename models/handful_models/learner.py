@@ -17,6 +17,8 @@ class Learner(nn.Module, ABC):
     and 1 for a present one; `y` is int64 `[task, example]`, a way in `0..ways-1`, and has no meaning where
     the weight is 0.
 
+    A learner is one of the two kinds below: its state comes from statistics that add up, or from the examples.
+
     Attributes:
         ways: Ways that a task state holds; a task with fewer leaves the others absent.
     """
@@ -28,13 +30,25 @@ class Learner(nn.Module, ABC):
         """Features of shape `[batch, *feature]` of inputs of shape `[batch, *input]`."""
 
     @abstractmethod
+    def state(self, features: Tensors, y: Tensor, weight: Tensor) -> Tensors:
+        """The task state φ, of shape `[task, *state]`, of support sets with features `[task, example, *feature]`."""
+
+    @abstractmethod
+    def predict(self, features: Tensors, state: Tensors) -> Tensor:
+        """Logits `[..., member, way]`; the leading axes of `features` and `state` broadcast."""
+
+
+class AdditiveLearner(Learner):
+    """A learner whose state depends on the support set through statistics that add up over examples."""
+
+    @abstractmethod
     def summarise(self, features: Tensors, y: Tensor, weight: Tensor) -> Tensors:
-        """Statistics `[task, *statistic]` that add up over examples, of features `[task, example, *feature]`."""
+        """Statistics `[task, *statistic]`, additive over examples, of features `[task, example, *feature]`."""
 
     @abstractmethod
     def adapt(self, statistics: Tensors) -> Tensors:
         """The task state φ, of shape `[task, *state]`, of the statistics of its support set."""
 
-    @abstractmethod
-    def predict(self, features: Tensors, state: Tensors) -> Tensor:
-        """Logits `[..., member, way]`; the leading axes of `features` and `state` broadcast."""
+    def state(self, features: Tensors, y: Tensor, weight: Tensor) -> Tensors:
+        """See `Learner`."""
+        return self.adapt(self.summarise(features, y, weight))

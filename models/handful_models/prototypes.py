@@ -8,16 +8,13 @@ of its support features, and the logit of a way is the negative squared distance
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from .learner import Learner, Tensors
-
-ABSENT_LOGIT = -1.0e4
-"""Logit of a way without examples: its probability is 0 in float32, and the loss stays finite."""
+from .learner import AdditiveLearner, Tensors
+from .ways import as_member, one_hot, present_ways
 
 
-class Prototypes(Learner):
-    """A `Learner` with features `features [width]` and the state `prototypes [ways, width]`, `present [ways]`.
+class Prototypes(AdditiveLearner):
+    """A learner with features `features [width]` and the state `prototypes [ways, width]`, `present [ways]`.
 
     Args:
         encoder: Gives features `[batch, width]` of an input `x [batch, *input]`.
@@ -35,45 +32,17 @@ class Prototypes(Learner):
 
     def summarise(self, features: Tensors, y: Tensor, weight: Tensor) -> Tensors:
         """`sums [task, ways, width]` and `counts [task, ways]` of features `[task, example, width]`."""
-        ways = torch.arange(self.ways, device=y.device)
-        assignment = (y.unsqueeze(-1) == ways).to(weight.dtype) * weight.unsqueeze(-1)
-        return {
-            "sums": assignment.transpose(1, 2) @ features["features"],
-            "counts": assignment.sum(1),
-        }
+        labels = one_hot(y, weight, self.ways)
+        return {"sums": labels.transpose(1, 2) @ features["features"], "counts": labels.sum(1)}
 
     def adapt(self, statistics: Tensors) -> Tensors:
         """`prototypes [task, ways, width]`, zero where `present [task, ways]` is 0, else 1."""
         counts = statistics["counts"]
-        present = (counts > 0).to(counts.dtype)
         divisor = torch.where(counts > 0, counts, torch.ones_like(counts))
-        return {"prototypes": statistics["sums"] / divisor.unsqueeze(-1), "present": present}
+        return {"prototypes": statistics["sums"] / divisor.unsqueeze(-1), "present": present_ways(counts)}
 
     def predict(self, features: Tensors, state: Tensors) -> Tensor:
         """Logits `[..., 1, ways]`: one member."""
         # Differences before squares: |f|^2 - 2 f.c + |c|^2 cancels, and loses the digits that the laws compare.
         difference = features["features"].unsqueeze(-2) - state["prototypes"]
-        logits = -difference.square().sum(-1)
-        present = state["present"]
-        return (logits * present + ABSENT_LOGIT * (1 - present)).unsqueeze(-2)
-
-
-def rotating_support_loss(learner: Prototypes, features: Tensor) -> Tensor:
-    """The mean loss of the episodes in which each image of a class serves in turn as its one shot.
-
-    One forward pass gives as many episodes as there are images per class, all the others being queries.
-
-    Args:
-        features: `[ways, images, width]`, float32, with `ways` at most `learner.ways`.
-
-    Returns:
-        A scalar: cross-entropy, averaged over episodes and queries.
-    """
-    ways, images, width = features.shape
-    support = features.transpose(0, 1)
-    y = torch.arange(ways).expand(images, ways)
-    state = learner.adapt(learner.summarise({"features": support}, y, torch.ones(images, ways)))
-    queries = torch.stack([support[torch.arange(images) != turn].reshape(-1, width) for turn in range(images)])
-    logits = learner.predict({"features": queries}, {name: value.unsqueeze(1) for name, value in state.items()})
-    targets = torch.arange(ways).repeat(images, images - 1)
-    return F.cross_entropy(logits.flatten(0, 2), targets.flatten())
+        return as_member(-difference.square().sum(-1), state["present"])

@@ -34,6 +34,7 @@ def markdown(run: Run, split: str, rows: Sequence[Accuracy], seed: int, command:
         "",
         f"Trained on: {SPLITS[config.data.train]} (seed {config.seed}, {config.optimizer.steps} steps). "
         f"Reported on: {SPLITS[split]}, none of which was trained on or used to choose anything.",
+        *([f"Initialisation: the encoder of {config.learner.trunk}."] if config.learner.trunk else []),
         f"Inductive (no query sees another), 95 % confidence intervals over episodes, episode seed {seed}.",
         "",
         "| protocol | accuracy, % | ± | episodes | queries per class |",

@@ -18,39 +18,50 @@ from tqdm import tqdm
 from . import omniglot
 from .augment import SOURCE_SIDE, jittered
 from .config import OptimizerConfig, TrainConfig
-from .conv4 import Conv4
-from .errors import RunUnfinished, TrainingDiverged
+from .errors import ConfigInvalid, RunUnfinished, TrainingDiverged
 from .evaluation import Accuracy, Protocol, evaluate
-from .prototypes import Prototypes, rotating_support_loss
+from .learner import Learner
+from .methods import build, rotating_support_loss
 from .runs import Log, Run, draw_curves, load, save, write_json
 
 LOG_EVERY = 50
 
 
-def build(config: TrainConfig) -> Prototypes:
-    """The learner that a config names, with fresh weights."""
-    torch.manual_seed(config.seed)
-    return Prototypes(Conv4(config.learner.width), ways=config.learner.ways)
-
-
-def load_trained(run: Run) -> Prototypes:
+def load_trained(run: Run) -> Learner:
     """The learner that a finished run ended with, ready to predict.
 
     Raises:
         RunUnfinished: the run has no weights yet.
     """
-    learner = build(run.read_config())
+    config = run.read_config()
+    learner = build(config.learner, seed=config.seed)
     if not run.weights.exists():
         raise RunUnfinished(run.folder)
     learner.load_state_dict(load(run.weights))
     return learner.eval()
 
 
+def load_trunk(learner: Learner, run: Run) -> None:
+    """Let a learner begin with the encoder of a finished run.
+
+    Raises:
+        RunUnfinished: the run has no weights yet.
+        ConfigInvalid: its encoder has another form.
+    """
+    if not run.weights.exists():
+        raise RunUnfinished(run.folder)
+    trunk = {name: value for name, value in load(run.weights).items() if name.startswith("encoder.")}
+    own = {name: value.shape for name, value in learner.state_dict().items() if name.startswith("encoder.")}
+    if own != {name: value.shape for name, value in trunk.items()}:
+        raise ConfigInvalid(f"learner.trunk: the encoder of {run.folder} has another form than this learner's")
+    learner.load_state_dict(trunk, strict=False)
+
+
 @dataclass
 class _State:
     """What changes during training, and what a checkpoint keeps."""
 
-    learner: Prototypes
+    learner: Learner
     average: AveragedModel
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
@@ -117,7 +128,10 @@ def train(config: TrainConfig, folder: Path, data: Path) -> None:
 
 
 def _fresh_state(config: TrainConfig) -> _State:
-    learner = build(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    learner = build(config.learner, seed=config.seed)
+    if config.learner.trunk is not None:
+        load_trunk(learner, Run(config.learner.trunk))
+    learner = learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     settings = config.optimizer
     optimizer = torch.optim.AdamW(learner.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
     return _State(
@@ -178,9 +192,9 @@ def _update(state: _State, drawings: Tensor, config: TrainConfig, step: int) -> 
     return loss.item()
 
 
-def _averaged(state: _State) -> Prototypes:
+def _averaged(state: _State) -> Learner:
     learner = state.average.module
-    assert isinstance(learner, Prototypes)  # noqa: S101 (for the type checker: AveragedModel's module is untyped)
+    assert isinstance(learner, Learner)  # noqa: S101 (for the type checker: AveragedModel's module is untyped)
     return learner
 
 

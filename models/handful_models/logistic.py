@@ -1,0 +1,58 @@
+"""Multinomial logistic regression by a fixed number of steps on a quadratic bound.
+
+Böhning, "Multinomial logistic regression algorithm" (1992): the Hessian of the loss is at most ½ X'X in each way, so
+steps with that fixed matrix always lower the loss, and it is inverted once. With unit-norm features x and a constant 1:
+
+    W <- W - (½ X'X + λI)^-1 (X'(P - Y) + λW),    P = softmax(XW) over the ways that are present
+
+and the logit of a way is α (x'W)_k, α learned.
+
+Bertinetto et al. (2019) use the same idea, for two ways, in the head LR-D2.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .learner import Learner, Tensors
+from .solve import solve_positive
+from .ways import ABSENT_LOGIT, as_member, one_hot, present_ways
+
+STEPS = 10
+LEAST_LAMBDA = 0.02
+
+
+class Logistic(Learner):
+    """State: `weights [width + 1, ways]`, `present [ways]`."""
+
+    def __init__(self, encoder: nn.Module, *, ways: int) -> None:
+        super().__init__()
+        self.ways = ways
+        self.encoder = encoder
+        self.log_scale = nn.Parameter(torch.tensor(2.0))
+        self.raw_lambda = nn.Parameter(torch.tensor(-2.0))
+
+    def encode(self, inputs: Tensors) -> Tensors:
+        """`features [batch, width + 1]`: of unit norm, and a constant 1."""
+        return {"features": F.pad(F.normalize(self.encoder(inputs["x"]), dim=-1), (0, 1), value=1.0)}
+
+    def state(self, features: Tensors, y: Tensor, weight: Tensor) -> Tensors:
+        """See the class."""
+        x, labels = features["features"], one_hot(y, weight, self.ways)
+        penalty = LEAST_LAMBDA + F.softplus(self.raw_lambda)
+        gram = (x * weight.unsqueeze(-1)).transpose(1, 2) @ x
+        identity = torch.eye(x.shape[-1]) + torch.zeros_like(gram)  # `expand` by a size would freeze the task axis
+        inverse = solve_positive(gram / 2 + penalty * identity, identity)
+        present = present_ways(labels.sum(1))
+        absent = ABSENT_LOGIT * (1 - present).unsqueeze(1)
+        weights = torch.zeros_like(x.transpose(1, 2) @ labels)
+        for _ in range(STEPS):
+            chances = (x @ weights + absent).softmax(-1) * weight.unsqueeze(-1)
+            gradient = x.transpose(1, 2) @ (chances - labels) + penalty * weights
+            weights = weights - inverse @ gradient
+        return {"weights": weights, "present": present}
+
+    def predict(self, features: Tensors, state: Tensors) -> Tensor:
+        """Logits `[..., 1, ways]`."""
+        values = (features["features"].unsqueeze(-2) @ state["weights"]).squeeze(-2)
+        return as_member(self.log_scale.exp() * values, state["present"])
