@@ -109,6 +109,7 @@ class Gate:
             self._padding,
             self._rows_apart,
             self._sensitivity,
+            self._every_example_counts,
             *((self._order,) if "order" in self._manifest.invariant else ()),
             *((self._relabelling,) if "labels" in self._manifest.invariant else ()),
         ):
@@ -180,6 +181,16 @@ class Gate:
             self._close(f"sensitivity to {what}", expected, change, 2 * PARITY)
             if not np.abs(change).max() > SAME:
                 raise GateRefused(f"sensitivity to {what}", "the answer does not depend on it")
+
+    def _every_example_counts(self) -> None:
+        """The last example of the largest support set that the limits allow changes the state: none is cut off."""
+        full = self._support(self._manifest.limits.examples)
+        weight = full.weight.copy()
+        weight[-1] = 0
+        less = Support(full.features, full.y, weight)
+        before, after = (adapt(self._onnx, support.feed()) for support in (full, less))
+        if all(np.array_equal(before[name], after[name]) for name in before):
+            raise GateRefused("the largest support set", "the state does not depend on its last example")
 
     def _order(self) -> None:
         support, query = self._support(12), self._features(5)

@@ -19,8 +19,8 @@ OPSET = 20
 BATCH = Dim("batch")
 EXAMPLE = Dim("example")
 
-# Sizes of the tracing inputs: anything but 0 and 1, which torch.export specialises on.
-TRACE_BATCH, TRACE_EXAMPLES = 2, 7
+# The support size of the tracing inputs: anything but 0 and 1, which torch.export specialises on.
+TRACE_EXAMPLES = 7
 
 
 def support_features(support: Tensors) -> dict[str, Tensor]:

@@ -1,11 +1,11 @@
 """What a config says of a bundle that the learner itself does not know."""
 
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from handful_models.config import read_toml
 from handful_service.bundle.manifest import MODEL_NAME, ImageOptions
 
 from .errors import SpecInvalid
@@ -86,12 +86,4 @@ def read_spec(path: Path) -> ExportSpec:
     Raises:
         SpecInvalid: the file is missing or not TOML, a key is unknown, a value is out of range.
     """
-    try:
-        return ExportSpec.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise SpecInvalid(f"{path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SpecInvalid(f"{path}: not TOML: {error}") from error
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-        raise SpecInvalid(f"{path}: " + "; ".join(lines)) from error
+    return read_toml(path, ExportSpec, SpecInvalid)

@@ -18,7 +18,7 @@ from handful_service.bundle.bundle import CARD, GOLDEN, GOLDEN_REQUESTS, MANIFES
 from handful_service.bundle.manifest import FORMAT, GRAPHS, Calibration, GraphName, Manifest
 from handful_service.task import Arrays
 
-from .errors import VersionExists
+from .errors import SpecInvalid, VersionExists
 from .gate import Gate, Report, Sample
 from .golden import RawEpisode, golden_requests, golden_vectors
 from .graphs import edges, export_graphs
@@ -54,12 +54,17 @@ def export_bundle(learner: Learner, root: Path, *, spec: ExportSpec, material: M
 
     Raises:
         VersionExists: the version is there.
+        SpecInvalid: the limits allow more examples than the learner's state holds.
         GateRefused: a law of serving does not hold.
         BundleInvalid: a graph is not what the manifest declares, such as one with a frozen axis.
     """
     final = root / spec.name / str(spec.version)
     if final.exists():
         raise VersionExists(f"{final} is there, and a published version never changes: raise `version`")
+    if learner.examples is not None and spec.limits.examples > learner.examples:
+        raise SpecInvalid(
+            f"limits.examples: at most {learner.examples}, which a state holds, got {spec.limits.examples}"
+        )
     root.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{spec.name}-{spec.version}-"))
     try:

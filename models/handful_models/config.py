@@ -2,12 +2,14 @@
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ConfigInvalid
 from .omniglot import DRAWERS, SPLITS
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class _Section(BaseModel):
@@ -99,12 +101,17 @@ def read_config(path: Path) -> TrainConfig:
     Raises:
         ConfigInvalid: the file is missing or not TOML, a key is unknown, a value is out of range.
     """
+    return read_toml(path, TrainConfig, ConfigInvalid)
+
+
+def read_toml(path: Path, kind: type[Settings], error: type[Exception]) -> Settings:
+    """The settings in a TOML file, as a model that refuses unknown keys; whatever is wrong raises `error`."""
     try:
-        return TrainConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigInvalid(f"{path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigInvalid(f"{path}: not TOML: {error}") from error
-    except ValidationError as error:
-        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-        raise ConfigInvalid(f"{path}: " + "; ".join(lines)) from error
+        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as cause:
+        raise error(f"{path}: {cause.strerror}") from cause
+    except tomllib.TOMLDecodeError as cause:
+        raise error(f"{path}: not TOML: {cause}") from cause
+    except ValidationError as cause:
+        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in cause.errors()]
+        raise error(f"{path}: " + "; ".join(lines)) from cause

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .episodes import Episode, draw_episode
+from .errors import ConfigInvalid
 from .learner import Learner, Tensors
 from .omniglot import Characters, rotated
 
@@ -99,7 +100,17 @@ def class_pools(characters: Characters, protocol: Protocol) -> list[NDArray[np.i
 
 
 def evaluate(learner: Learner, characters: Characters, protocols: Sequence[Protocol], *, seed: int) -> list[Accuracy]:
-    """The accuracy of a learner by every protocol, over episodes drawn from the seed."""
+    """The accuracy of a learner by every protocol, over episodes drawn from the seed.
+
+    Raises:
+        ConfigInvalid: a protocol has more examples than the learner's state holds.
+    """
+    for protocol in protocols:
+        if learner.examples is not None and protocol.way * protocol.shot > learner.examples:
+            raise ConfigInvalid(
+                f"{protocol.title} has {protocol.way * protocol.shot} examples, "
+                f"but the learner's state holds at most learner.examples = {learner.examples}"
+            )
     learner.eval()
     features = {
         rotations: encode_all(learner, rotated(characters.small) if rotations else characters.small)

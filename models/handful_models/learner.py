@@ -21,9 +21,11 @@ class Learner(nn.Module, ABC):
 
     Attributes:
         ways: Ways that a task state holds; a task with fewer leaves the others absent.
+        examples: Examples that a state can hold, where it holds them; None: any number.
     """
 
     ways: int
+    examples: int | None = None
 
     @abstractmethod
     def encode(self, inputs: Tensors) -> Tensors:

@@ -22,6 +22,8 @@ LEAST = 1.0e-30
 class Matching(Learner):
     """State: `support [examples, width]`, unit norm, and `slots [examples]`, the way of each, -1 for absent ones."""
 
+    examples: int
+
     def __init__(self, encoder: nn.Module, *, ways: int, examples: int) -> None:
         super().__init__()
         self.ways = ways

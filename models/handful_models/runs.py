@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def load(path: Path) -> dict[str, Any]:
     return loaded
 
 
-def _replace(path: Path, write: Any) -> None:
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
     os.close(descriptor)
     temporary = Path(name)

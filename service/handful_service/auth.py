@@ -6,6 +6,6 @@ from .task import Caller
 async def caller() -> Caller:
     """The caller of a request. Without API keys everyone is the tenant `default`.
 
-    Like all dependencies here it is a coroutine: FastAPI runs plain functions in threads, at a millisecond each.
+    Like all dependencies here it is a coroutine: FastAPI runs plain functions in threads, a hop each.
     """
     return Caller()

@@ -35,10 +35,6 @@ class Labels:
 
     slots: tuple[str | None, ...]
 
-    def slot_of(self, label: str) -> int | None:
-        """The slot of a label, or None."""
-        return self.slots.index(label) if label in self.slots else None
-
     @property
     def present(self) -> tuple[tuple[int, str], ...]:
         """The slots in use, with their labels."""

@@ -10,6 +10,7 @@ from handful_export.errors import SpecInvalid, VersionExists
 from handful_export.gate import Report
 from handful_export.spec import ExportSpec, read_spec
 from handful_export.writer import GATE_REPORT, Material, export_bundle, set_label
+from handful_models.matching import Matching
 from handful_models.prototypes import Prototypes
 from handful_service.bundle.bundle import Bundle
 from handful_service.checking import check_in_child
@@ -81,6 +82,15 @@ def test_golden_vectors_are_the_learners_own_answers(published: Published, learn
     with torch.no_grad():
         features = learner.encode({"x": torch.from_numpy(golden["encode"].inputs["x"])})["features"]
     np.testing.assert_allclose(golden["encode"].outputs["features"], features.numpy(), rtol=1e-6)
+
+
+def test_limits_beyond_what_a_state_holds_are_refused(
+    learner: Prototypes, root: Path, spec: ExportSpec, material: Material
+) -> None:
+    small = Matching(learner.encoder, ways=WAYS, examples=39).eval()
+    with pytest.raises(SpecInvalid, match=r"limits\.examples: at most 39, which a state holds, got 40"):
+        export_bundle(small, root, spec=spec, material=material)
+    assert not root.exists()
 
 
 def test_a_label_of_a_version_is_set_beside_the_others(root: Path) -> None:

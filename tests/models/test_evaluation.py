@@ -13,7 +13,9 @@ from handful_models.calibration import conformal_quantiles, fit_temperature
 from handful_models.config import AugmentConfig
 from handful_models.conv4 import Conv4
 from handful_models.episodes import draw_episode
+from handful_models.errors import ConfigInvalid
 from handful_models.evaluation import Protocol, class_pools, draw_episodes, evaluate, interval_95
+from handful_models.matching import Matching
 from handful_models.prototypes import Prototypes
 
 
@@ -45,6 +47,13 @@ def test_an_encoder_that_knows_the_class_is_always_right_and_one_that_does_not_g
     blind = Prototypes(nn.Sequential(nn.Flatten(), nn.Dropout(1.0)).train(), ways=8)
     blind.eval = lambda: blind  # type: ignore[method-assign]
     assert evaluate(blind, characters, [protocol], seed=0)[0].mean == pytest.approx(0.2)
+
+
+def test_a_protocol_with_more_examples_than_a_state_holds_is_refused(synthetic: Path) -> None:
+    characters = omniglot.load(synthetic, "evaluation")
+    learner = Matching(nn.Flatten(), ways=8, examples=24)
+    with pytest.raises(ConfigInvalid, match=r"has 25 examples, but .* at most learner\.examples = 24"):
+        evaluate(learner, characters, [Protocol(5, 5, query=5, episodes=2)], seed=0)
 
 
 def test_within_an_alphabet_all_ways_are_of_it(synthetic: Path) -> None:

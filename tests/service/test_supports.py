@@ -48,7 +48,7 @@ def test_a_label_keeps_its_slot_for_as_long_as_it_has_examples_whatever_comes_an
         assert {label for _, label in slots.present} == set(examples)
         assert len(slots.slots) == 4
         for slot, known in before.present:
-            assert known not in examples or slots.slot_of(known) == slot
+            assert known not in examples or slots.slots.index(known) == slot
 
 
 def test_a_new_label_takes_the_lowest_free_slot() -> None:

@@ -24,7 +24,6 @@ MAX_AXES = 8
 MAX_STATE_BYTES = 64 * 2**20
 """A state larger than this is refused: it could not be cached for many users."""
 
-SupportGraph = Literal["summarise", "adapt"]
 GraphName = Literal["encode", "summarise", "adapt", "predict"]
 GRAPHS: tuple[GraphName, ...] = ("encode", "summarise", "adapt", "predict")
 RESERVED = frozenset({"y", "weight"})
