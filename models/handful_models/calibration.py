@@ -5,16 +5,17 @@ Bates, "A Gentle Introduction to Conformal Prediction" (2021), §1 for the quant
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .evaluation import Protocol, class_pools, draw_episodes, encode_all, episode_logits
-from .learner import Learner
-from .omniglot import Characters, rotated
+from .evaluation import Protocol, class_pools, draw_episodes, encode_all, episode_logits, in_batches
+from .learner import Learner, Tensors
+from .omniglot import DRAWERS, Characters, rotated
 
 WAYS = (2, 3, 5, 10, 20, 40, 64)
 SHOTS = (1, 2, 5, 10)
@@ -34,31 +35,66 @@ def calibrate(learner: Learner, characters: Characters, *, seed: int, episodes: 
         episodes: Per cell.
     """
     features = encode_all(learner.eval(), rotated(characters.small))
+    most = learner.examples or WAYS[-1] * SHOTS[-1]
+    ways = [way for way in WAYS if way <= min(learner.ways, most)]
+    shots = [shot for shot in SHOTS if ways[0] * shot <= most]
     temperatures, quantiles = [], []
-    for way in (way for way in WAYS if way <= learner.ways):
-        cells = [_cell(learner, characters, features, way, shot, seed, episodes) for shot in SHOTS]
+    for way in ways:
+        # A cell that no state can hold is that of the most shots that it can.
+        fitting = [shot for shot in shots if way * shot <= most]
+        cells = [_cell(learner, characters, features, way, shot, seed, episodes) for shot in fitting]
+        cells += [cells[-1]] * (len(shots) - len(cells))
         temperatures.append([temperature for temperature, _ in cells])
         quantiles.append([quantile for _, quantile in cells])
     return {
-        "ways": [way for way in WAYS if way <= learner.ways],
-        "shots": SHOTS,
+        "ways": ways,
+        "shots": shots,
         "confidence": CONFIDENCE,
         "temperature": temperatures,
         "quantile": quantiles,
     }
 
 
+def expected_calibration_error(
+    learner: Learner, characters: Characters, table: Mapping[str, Any], *, seed: int, episodes: int = 1000
+) -> float:
+    """The mean distance of confidence and accuracy at 20-way 1-shot, over 15 bins of equal width, a fraction.
+
+    Guo et al. (2017), eq. 3. The temperature is that of the table's cell. A learner of fewer ways is asked with those.
+    """
+    protocol = Protocol(min(20, learner.ways), 1, query=15, episodes=episodes)
+    column = list(table["shots"]).index(1)
+    row = max(place for place, way in enumerate(table["ways"]) if way <= protocol.way)
+    temperature = table["temperature"][row][column]
+    features = encode_all(learner.eval(), rotated(characters.small))
+    drawn = draw_episodes(class_pools(characters, protocol), DRAWERS, protocol, seed=seed)
+    confidence, right = [], []
+    for part in in_batches(drawn):
+        chances = (episode_logits(learner, features, part)[..., : protocol.way] / temperature).softmax(-1).mean(-2)
+        best = chances.max(-1)
+        confidence.append(best.values.flatten())
+        right.append((best.indices == torch.arange(protocol.way).unsqueeze(-1)).flatten())
+    return binned_error(torch.cat(confidence).numpy(), torch.cat(right).numpy())
+
+
+def binned_error(confidence: np.ndarray, right: np.ndarray, *, bins: int = 15) -> float:
+    """The expected calibration error of predictions `[n]`, over bins of equal width, a fraction."""
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, confidence.astype(np.float64) - right, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
 def _cell(
-    learner: Learner, characters: Characters, features: Tensor, way: int, shot: int, seed: int, episodes: int
+    learner: Learner, characters: Characters, features: Tensors, way: int, shot: int, seed: int, episodes: int
 ) -> tuple[float, list[float]]:
     protocol = Protocol(way, shot, query=QUERIES, episodes=episodes)
-    drawn = draw_episodes(class_pools(characters, protocol), features.shape[1], protocol, seed=seed)
-    logits = torch.cat(
-        [episode_logits(learner, features, episode)[..., :way].mean(-2).flatten(0, 1) for episode in drawn]
-    )
+    drawn = draw_episodes(class_pools(characters, protocol), DRAWERS, protocol, seed=seed)
+    logits = torch.cat([
+        episode_logits(learner, features, part)[..., :way].flatten(0, 2) for part in in_batches(drawn)
+    ])
     targets = torch.arange(way).repeat_interleave(QUERIES).repeat(episodes)
     temperature = fit_temperature(logits, targets)
-    truth = (logits / temperature).softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1)
+    truth = (logits / temperature).softmax(-1).mean(-2).gather(1, targets.unsqueeze(1)).squeeze(1)
     return round(temperature, 4), conformal_quantiles(1 - truth.double().numpy(), CONFIDENCE)
 
 
@@ -66,12 +102,13 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
     """The temperature of least cross-entropy, by golden-section search over its logarithm in e^-4..e^4.
 
     Args:
-        logits: `[n, way]`.
+        logits: `[n, member, way]`, of which the probabilities are averaged over members.
         targets: int64 `[n]`.
     """
 
     def loss(log_temperature: float) -> float:
-        return F.cross_entropy(logits / math.exp(log_temperature), targets).item()
+        chances = F.log_softmax(logits / math.exp(log_temperature), -1).logsumexp(1) - math.log(logits.shape[1])
+        return F.nll_loss(chances, targets).item()
 
     low, high = -4.0, 4.0
     for _ in range(_STEPS):

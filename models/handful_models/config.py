@@ -1,12 +1,14 @@
 """The settings of a training run, read from a TOML file: unknown keys and impossible values are refused."""
 
 import tomllib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
-from .errors import ConfigInvalid
+from .errors import ConfigInvalid, DataUnknown
+from .methods import check_method
 from .omniglot import DRAWERS, SPLITS
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -16,39 +18,132 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class DataConfig(_Section):
-    """Which classes train, and which, if any, select."""
+def _kind(default: str) -> Discriminator:
+    """Chooses the section's type by its key `kind`, which may be left out."""
+    return Discriminator(lambda value: value.get("kind", default) if isinstance(value, dict) else value.kind)
+
+
+class OmniglotConfig(_Section):
+    """Which characters train, and which, if any, select."""
 
     set: Literal["omniglot"]
     train: Literal["selection-train", "background"]
     select: Literal["selection"] | None = None
+    classes: int | None = Field(None, ge=2, description="Train on so many random classes (rotations count); all if not given.")
 
     @model_validator(mode="after")
-    def _kept_apart(self) -> "DataConfig":
+    def _kept_apart(self) -> "OmniglotConfig":
         if self.train == "background" and self.select is not None:
             raise ValueError(f"data.select: {SPLITS['selection']} are part of data.train = 'background'")
         return self
 
 
-class LearnerConfig(_Section):
-    """The method and its size."""
+class OtherDataConfig(_Section):
+    """A data set whose training, selection and report tasks are fixed."""
 
-    method: Literal["prototypes", "relation", "matching", "ridge", "logistic"]
+    set: Literal["sinusoids", "jester", "parkinsons"]
+    select: bool = Field(False, description="Whether to look at the selection tasks.")
+
+
+class Conv4Config(_Section):
+    """Four convolutional blocks, trained with the head."""
+
+    kind: Literal["conv4"] = "conv4"
     width: int = Field(64, ge=4, le=512, description="Filters of each block, and the width of the features.")
-    ways: int = Field(64, ge=2, le=1024, description="Ways that a task state holds.")
-    examples: int = Field(64, ge=2, le=4096, description="Examples that a state holds, where it holds them.")
-    trunk: Path | None = Field(None, description="A run directory whose encoder's weights are the start.")
+
+
+class TrunkConfig(_Section):
+    """The four blocks of a trained encoder, frozen: the head trains on what they give."""
+
+    kind: Literal["trunk"]
+    weights: Path = Field(description="The encoder's weights: of a run (`weights.pt`), or from `handful trunk`.")
+    width: int = Field(64, ge=4, le=512)
+    versions: int = Field(2, ge=0, le=20, description="Jittered copies of each drawing that are encoded beside it.")
+
+
+class MlpConfig(_Section):
+    """Layers for inputs that are numbers."""
+
+    kind: Literal["mlp"]
+    hidden: tuple[int, ...] = (64, 64)
+    width: int = Field(64, ge=1, le=512)
+
+
+class EmbeddingConfig(_Section):
+    """A vector for each number of a list of things."""
+
+    kind: Literal["embedding"]
+    width: int = Field(32, ge=1, le=512)
+
+
+class RawConfig(_Section):
+    """No encoder: the features are the inputs, for methods that adapt the whole network."""
+
+    kind: Literal["raw"]
+
+
+EncoderConfig = Annotated[
+    Annotated[Conv4Config, Tag("conv4")]
+    | Annotated[TrunkConfig, Tag("trunk")]
+    | Annotated[MlpConfig, Tag("mlp")]
+    | Annotated[EmbeddingConfig, Tag("embedding")]
+    | Annotated[RawConfig, Tag("raw")],
+    _kind("conv4"),
+]
+
+
+class LearnerConfig(_Section):
+    """The method and the size of its state."""
+
+    method: str
+    ways: int = Field(64, ge=1, le=1024, description="Ways that a task state holds.")
+    examples: int = Field(120, ge=1, le=4096, description="Examples that a state holds, where it holds them.")
+    options: dict[str, Any] = Field({}, description="The method's own settings.")
+
+    @model_validator(mode="after")
+    def _method_is_known(self) -> "LearnerConfig":
+        try:
+            check_method(self.method, self.options)
+        except DataUnknown as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+Bounds = Annotated[tuple[int, int], Field(description="Least and most, drawn anew for each step.")]
 
 
 class EpisodeConfig(_Section):
-    """The episodes of training."""
+    """Training on tasks: a support set and queries each."""
 
+    kind: Literal["tasks"] = "tasks"
+    tasks: int = Field(16, ge=1, le=1024, description="Tasks of a step.")
+    way: Bounds = (5, 20)
+    shot: Bounds = (1, 5)
+    query: int = Field(5, ge=1, le=1000, description="Queries, of a class where there are classes.")
+
+    @model_validator(mode="after")
+    def _bounds_rise(self) -> "EpisodeConfig":
+        for name, (low, high), least in (("way", self.way, 1), ("shot", self.shot, 0)):
+            if not least <= low <= high:
+                raise ValueError(f"{name}: least and most, from {least} on, got [{low}, {high}]")
+        return self
+
+
+class RotatingConfig(_Section):
+    """Training on one set of classes a step, of which each image serves in turn as the one shot."""
+
+    kind: Literal["rotating"]
     way: int = Field(48, ge=2, description="Classes of a training step.")
     images: int = Field(5, ge=2, le=DRAWERS, description="Images of a class; each serves in turn as the support.")
 
 
+EpisodesConfig = Annotated[
+    Annotated[EpisodeConfig, Tag("tasks")] | Annotated[RotatingConfig, Tag("rotating")], _kind("tasks")
+]
+
+
 class AugmentConfig(_Section):
-    """Bounds of the affine jitter."""
+    """Bounds of the affine jitter of drawings."""
 
     degrees: float = Field(10, ge=0, le=10)
     pixels: float = Field(2, ge=0, le=2)
@@ -56,11 +151,16 @@ class AugmentConfig(_Section):
 
 
 class OptimizerConfig(_Section):
-    """AdamW under a linear warm-up and a cosine schedule, and the moving average of the weights."""
+    """The outer optimizer, its schedule, and the moving average of the weights."""
 
     steps: int = Field(..., ge=1)
     rate: float = Field(1e-3, gt=0)
+    kind: Literal["adamw", "sgd"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
+    schedule: Literal["cosine", "constant", "linear", "step"] = "cosine"
+    step_every: int = Field(1000, ge=1, description="Of the schedule `step`: steps between two falls of the rate.")
+    step_factor: float = Field(0.1, gt=0, lt=1, description="Of the schedule `step`: what the rate falls by.")
     warmup_steps: int = Field(100, ge=0)
     clip_norm: float = Field(10.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
@@ -68,12 +168,28 @@ class OptimizerConfig(_Section):
 
 
 class ScheduleConfig(_Section):
-    """When to look at the selection classes, when to save, when to stop."""
+    """When to look at the selection tasks, when to save, when to stop."""
 
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints.")
-    evaluate_every: int = Field(1000, ge=1, description="Steps between looks at the selection classes.")
+    evaluate_every: int = Field(1000, ge=1, description="Steps between looks at the selection tasks.")
     patience: int = Field(10, ge=1, description="Looks without improvement before training stops.")
-    episodes: int = Field(400, ge=2, description="20-way 1-shot episodes of a look.")
+    episodes: int = Field(400, ge=2, description="Episodes of a look at selection characters.")
+    way: int = Field(20, ge=2, description="Ways of a look at selection characters.")
+    shot: int = Field(1, ge=1, description="Shots of a look at selection characters.")
+
+
+class SearchConfig(_Section):
+    """Random search (Bergstra, Bengio 2012): settings by their dotted names, log-uniform between two bounds."""
+
+    ranges: dict[str, tuple[float, float]] = Field(min_length=1)
+    trials: int = Field(8, ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> "SearchConfig":
+        for name, (low, high) in self.ranges.items():
+            if not 0 < low < high:
+                raise ValueError(f"search.ranges.{name}: two rising numbers above 0, got [{low:g}, {high:g}]")
+        return self
 
 
 class TrainConfig(_Section):
@@ -81,37 +197,96 @@ class TrainConfig(_Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     seed: int = Field(0, ge=0)
-    data: DataConfig
+    data: Annotated[OmniglotConfig | OtherDataConfig, Field(discriminator="set")]
+    encoder: EncoderConfig = Conv4Config()
     learner: LearnerConfig
-    episodes: EpisodeConfig = EpisodeConfig()
+    episodes: EpisodesConfig = EpisodeConfig()
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
+    search: SearchConfig | None = None
 
     @model_validator(mode="after")
-    def _ways_fit(self) -> "TrainConfig":
-        if self.episodes.way > self.learner.ways:
-            raise ValueError(f"episodes.way: at most learner.ways = {self.learner.ways}, got {self.episodes.way}")
+    def _tasks_fit(self) -> "TrainConfig":
+        most = self.episodes.way[1] if isinstance(self.episodes, EpisodeConfig) else self.episodes.way
+        if most > self.learner.ways:
+            raise ValueError(f"episodes.way: at most learner.ways = {self.learner.ways}, got {most}")
+        if isinstance(self.data, OmniglotConfig) and isinstance(self.episodes, EpisodeConfig):
+            least, images = self.episodes.shot[0], self.episodes.shot[1] + self.episodes.query
+            if least < 1:
+                raise ValueError(f"episodes.shot: at least 1 of each character, got {least}")
+            if images > DRAWERS:
+                raise ValueError(f"episodes: shot and query are at most {DRAWERS} drawings together, got {images}")
+        if isinstance(self.encoder, TrunkConfig) and not isinstance(self.episodes, EpisodeConfig):
+            raise ValueError("episodes.kind: 'tasks' for a frozen trunk")
         return self
 
 
-def read_config(path: Path) -> TrainConfig:
-    """The config in a TOML file.
+def read_config(path: Path, changes: Sequence[str] = ()) -> TrainConfig:
+    """The config in a TOML file, with some settings changed.
+
+    Args:
+        path: The file.
+        changes: `dotted.name=value`, the value as TOML would have it (a bare word is a string).
 
     Raises:
         ConfigInvalid: the file is missing or not TOML, a key is unknown, a value is out of range.
     """
-    return read_toml(path, TrainConfig, ConfigInvalid)
+    table = _toml(path, ConfigInvalid)
+    for change in changes:
+        _change(table, change)
+    return _validated(table, TrainConfig, path, ConfigInvalid)
+
+
+def changed(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """The config with other values of settings, by their dotted names.
+
+    Raises:
+        ConfigInvalid: a name is unknown, or a value out of range.
+    """
+    table = config.model_dump(mode="json")
+    for name, value in values.items():
+        _put(table, name, value)
+    return _validated(table, TrainConfig, Path(config.name), ConfigInvalid)
 
 
 def read_toml(path: Path, kind: type[Settings], error: type[Exception]) -> Settings:
     """The settings in a TOML file, as a model that refuses unknown keys; whatever is wrong raises `error`."""
+    return _validated(_toml(path, error), kind, path, error)
+
+
+def _toml(path: Path, error: type[Exception]) -> dict[str, Any]:
     try:
-        return kind.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as cause:
         raise error(f"{path}: {cause.strerror}") from cause
     except tomllib.TOMLDecodeError as cause:
         raise error(f"{path}: not TOML: {cause}") from cause
+
+
+def _validated(table: dict[str, Any], kind: type[Settings], path: Path, error: type[Exception]) -> Settings:
+    try:
+        return kind.model_validate(table)
     except ValidationError as cause:
         lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in cause.errors()]
         raise error(f"{path}: " + "; ".join(lines)) from cause
+
+
+def _change(table: dict[str, Any], change: str) -> None:
+    name, equals, text = change.partition("=")
+    if not equals:
+        raise ConfigInvalid(f"--set {change}: write it as dotted.name=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    _put(table, name.strip(), value)
+
+
+def _put(table: dict[str, Any], name: str, value: Any) -> None:
+    *sections, key = name.split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigInvalid(f"{name}: {section} is no section")
+    table[key] = value

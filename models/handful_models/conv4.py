@@ -8,13 +8,16 @@ import torch
 from torch import Tensor, nn
 
 
+BLOCKS = 4
+
+
 class Conv4(nn.Module):
     """Features `[batch, width]`, float32, of images `[batch, 1, 28, 28]`, float32 in 0..1 with high ink."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width
-        self.blocks = nn.Sequential(_block(1, width), *(_block(width, width) for _ in range(3)))
+        self.blocks = nn.Sequential(_block(1, width), *(_block(width, width) for _ in range(BLOCKS - 1)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of the images; see the class."""

@@ -11,8 +11,9 @@ class ModelError(Exception):
 class DataMissing(ModelError):
     """A data file is not where it is looked for."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"no data file {path}: set HANDFUL_DATA to the folder that holds {path.parent.name}/")
+    def __init__(self, path: Path, what_to_do: str | None = None) -> None:
+        advice = what_to_do or f"set HANDFUL_DATA to the folder that holds {path.parent.name}/"
+        super().__init__(f"no file {path}: {advice}")
         self.path = path
 
 
@@ -47,3 +48,14 @@ class TrainingDiverged(ModelError):
             f"the loss is not finite at step {step} (learning rate {rate:.3g}); "
             "the last good checkpoint is kept: lower optimizer.rate and start again in a new run directory"
         )
+
+
+class NotLearned(ModelError):
+    """A model that does not learn even a few examples by heart."""
+
+    def __init__(self, examples: int, loss: float, wanted: float, steps: int) -> None:
+        super().__init__(
+            f"the loss on {examples} examples is still {loss:.3g} after {steps} steps (wanted: {wanted:g}): "
+            "look for a fault in the model or the data before a longer run, or raise optimizer.rate"
+        )
+        self.loss = loss

@@ -3,7 +3,7 @@
 Everything is inductive: the encoder's normalisation is frozen, so no query sees another.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,10 +14,17 @@ from torch import Tensor
 from .episodes import Episode, draw_episode
 from .errors import ConfigInvalid
 from .learner import Learner, Tensors
-from .omniglot import Characters, rotated
+from .omniglot import DRAWERS, Characters, rotated
+from .tasks import beside_queries
 
 Z_95 = 1.959964
 """Two-sided 95 % quantile of the normal distribution."""
+
+QUERIES_AT_ONCE = 1500
+"""Of episodes that are answered together; more take more memory than they save time."""
+
+ORDERS = 20
+ORDER_EPISODES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +73,47 @@ class Accuracy:
 
 
 @torch.no_grad()
-def encode_all(learner: Learner, images: NDArray[np.uint8], *, rows: int = 512) -> Tensor:
-    """Features `[class, image, width]`, float32, of drawings `[class, image, 28, 28]`."""
+def encode_all(learner: Learner, images: NDArray[np.uint8], *, rows: int = 512) -> dict[str, Tensor]:
+    """Features by name, each `[class, image, *feature]`, of drawings `[class, image, 28, 28]`."""
     flat = torch.from_numpy(np.ascontiguousarray(images)).reshape(-1, 1, *images.shape[2:])
-    parts = [learner.encode({"x": part.float() / 255})["features"] for part in torch.split(flat, rows)]
-    return torch.cat(parts).reshape(*images.shape[:2], -1)
+    parts = [learner.encode({"x": part.float() / 255}) for part in torch.split(flat, rows)]
+    return {
+        name: torch.cat([part[name] for part in parts]).reshape(*images.shape[:2], *parts[0][name].shape[1:])
+        for name in parts[0]
+    }
 
 
 @torch.no_grad()
-def episode_logits(learner: Learner, features: Tensor, episode: Episode) -> Tensor:
-    """Logits `[way, query, member, ways]` of the queries, given features `[class, image, width]`."""
-    of_class = features[torch.from_numpy(episode.classes)]
-    support = of_class.gather(1, _index(episode.support, of_class))
-    query = of_class.gather(1, _index(episode.query, of_class))
-    way, shot = episode.support.shape
-    y = torch.arange(way).repeat_interleave(shot).unsqueeze(0)
-    flat: Tensors = {"features": support.flatten(0, 1).unsqueeze(0)}
-    state = learner.state(flat, y, torch.ones(1, way * shot))
-    return learner.predict({"features": query}, {name: value.unsqueeze(1) for name, value in state.items()})
+def episode_logits(
+    learner: Learner, features: Tensors, episodes: Sequence[Episode], order: NDArray[np.int64] | None = None
+) -> Tensor:
+    """Logits `[episode, way, query, member, ways]` of the queries of episodes of one size.
+
+    Args:
+        learner: In evaluation mode.
+        features: By name, `[class, image, *feature]`.
+        episodes: All of one way, shot and number of queries.
+        order: int64 `[episode, way * shot]`, the order in which the support set is given; class by class if none.
+    """
+    classes = torch.from_numpy(np.stack([episode.classes for episode in episodes])).unsqueeze(-1)
+    supports = torch.from_numpy(np.stack([episode.support for episode in episodes]))
+    queries = torch.from_numpy(np.stack([episode.query for episode in episodes]))
+    count, way, shot = supports.shape
+    y = torch.arange(way).repeat_interleave(shot).expand(count, -1)
+    support = {name: value[classes, supports].flatten(1, 2) for name, value in features.items()}
+    if order is not None:
+        turn, rows = torch.from_numpy(order), torch.arange(count).unsqueeze(-1)
+        y, support = y[rows, turn], {name: value[rows, turn] for name, value in support.items()}
+    state = learner.state(support, y, torch.ones(y.shape))
+    asked = {name: value[classes, queries].flatten(1, 2) for name, value in features.items()}
+    return learner.predict(asked, beside_queries(state)).unflatten(1, queries.shape[1:])
 
 
-def _index(images: NDArray[np.int64], like: Tensor) -> Tensor:
-    return torch.from_numpy(images).unsqueeze(-1).expand(-1, -1, like.shape[-1])
+def in_batches(episodes: Sequence[Episode]) -> Iterator[Sequence[Episode]]:
+    """The episodes, a few at a time: about `QUERIES_AT_ONCE` queries."""
+    size = max(1, QUERIES_AT_ONCE // episodes[0].query.size) if episodes else 1
+    for at in range(0, len(episodes), size):
+        yield episodes[at : at + size]
 
 
 def class_pools(characters: Characters, protocol: Protocol) -> list[NDArray[np.int64]]:
@@ -103,15 +129,12 @@ def evaluate(learner: Learner, characters: Characters, protocols: Sequence[Proto
     """The accuracy of a learner by every protocol, over episodes drawn from the seed.
 
     Raises:
-        ConfigInvalid: a protocol has more examples than the learner's state holds.
+        ConfigInvalid: a protocol has more ways or examples than the learner's state holds.
     """
-    for protocol in protocols:
-        if learner.examples is not None and protocol.way * protocol.shot > learner.examples:
-            raise ConfigInvalid(
-                f"{protocol.title} has {protocol.way * protocol.shot} examples, "
-                f"but the learner's state holds at most learner.examples = {learner.examples}"
-            )
     learner.eval()
+    for protocol in protocols:
+        if (reason := _too_large(learner, protocol)) is not None:
+            raise ConfigInvalid(f"{protocol.title} {reason}")
     features = {
         rotations: encode_all(learner, rotated(characters.small) if rotations else characters.small)
         for rotations in {protocol.rotations for protocol in protocols}
@@ -120,6 +143,40 @@ def evaluate(learner: Learner, characters: Characters, protocols: Sequence[Proto
         _accuracy(learner, features[protocol.rotations], class_pools(characters, protocol), protocol, seed)
         for protocol in protocols
     ]
+
+
+def protocols_that_fit(learner: Learner, protocols: Sequence[Protocol]) -> list[Protocol]:
+    """The protocols whose ways and examples a state of the learner holds."""
+    return [protocol for protocol in protocols if _too_large(learner, protocol) is None]
+
+
+def _too_large(learner: Learner, protocol: Protocol) -> str | None:
+    examples = protocol.way * protocol.shot
+    if protocol.way > learner.ways:
+        return f"has {protocol.way} ways, but a state holds at most learner.ways = {learner.ways}"
+    if learner.examples is not None and examples > learner.examples:
+        return f"has {examples} examples, but a state holds at most learner.examples = {learner.examples}"
+    return None
+
+
+def order_spread(learner: Learner, characters: Characters, *, seed: int) -> tuple[float, float]:
+    """The standard deviation and the range of 5-way 1-shot accuracy over 20 random orders of the support sets."""
+    protocol = Protocol(5, 1, episodes=ORDER_EPISODES)
+    features = encode_all(learner.eval(), rotated(characters.small))
+    drawn = draw_episodes(class_pools(characters, protocol), DRAWERS, protocol, seed=seed)
+    means = []
+    for turn in range(ORDERS):
+        generator = np.random.default_rng([seed, turn])
+        right = [
+            _right(episode_logits(learner, features, part, np.argsort(generator.random((len(part), 5)), axis=-1)))
+            for part in in_batches(drawn)
+        ]
+        means.append(torch.cat(right).mean().item())
+    return float(np.std(means, ddof=1)), float(np.ptp(means))
+
+
+COMPARED = tuple(Protocol(way, shot) for way in (5, 20) for shot in (1, 5))
+"""What a comparison of learners shows."""
 
 
 def draw_episodes(pools: Sequence[NDArray[np.int64]], images: int, protocol: Protocol, *, seed: int) -> list[Episode]:
@@ -139,14 +196,18 @@ def draw_episodes(pools: Sequence[NDArray[np.int64]], images: int, protocol: Pro
 
 
 def _accuracy(
-    learner: Learner, features: Tensor, pools: list[NDArray[np.int64]], protocol: Protocol, seed: int
+    learner: Learner, features: Tensors, pools: list[NDArray[np.int64]], protocol: Protocol, seed: int
 ) -> Accuracy:
-    scores = []
-    for episode in draw_episodes(pools, features.shape[1], protocol, seed=seed):
-        logits = episode_logits(learner, features, episode)
-        guess = logits.softmax(-1).mean(-2).argmax(-1)
-        scores.append((guess == torch.arange(protocol.way).unsqueeze(1)).float().mean().item())
+    drawn = draw_episodes(pools, DRAWERS, protocol, seed=seed)
+    found = torch.cat([_right(episode_logits(learner, features, part)) for part in in_batches(drawn)])
+    scores = found.flatten(1).mean(1).tolist()
     return Accuracy(protocol, seed, float(np.mean(scores)), interval_95(scores), tuple(scores))
+
+
+def _right(logits: Tensor) -> Tensor:
+    """Whether each query of `[episode, way, query, member, ways]` is answered right, as 0 or 1."""
+    guess = logits.softmax(-1).mean(-2).argmax(-1)
+    return (guess == torch.arange(guess.shape[1]).unsqueeze(-1)).float()
 
 
 def interval_95(values: Sequence[float]) -> float:

@@ -1,52 +1,89 @@
-"""The methods of learning, by the names that configs use, and the loss that trains them."""
+"""The methods of learning, by the names that configs use."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from pydantic import ValidationError
+from torch import nn
 
-from .config import LearnerConfig
-from .conv4 import Conv4
-from .learner import Learner
-from .logistic import Logistic
-from .matching import Matching
-from .prototypes import Prototypes
-from .relation import Relation
-from .ridge import Ridge
+from .errors import DataUnknown
+from .learner import Learner, Target
 
-METHODS: dict[str, Callable[[LearnerConfig], Learner]] = {
-    "prototypes": lambda config: Prototypes(Conv4(config.width), ways=config.ways),
-    "relation": lambda config: Relation(Conv4(config.width), width=config.width, ways=config.ways),
-    "matching": lambda config: Matching(Conv4(config.width), ways=config.ways, examples=config.examples),
-    "ridge": lambda config: Ridge(Conv4(config.width), ways=config.ways),
-    "logistic": lambda config: Logistic(Conv4(config.width), ways=config.ways),
+METHODS = {
+    "prototypes": "Prototypes",
+    "relation": "Relation",
+    "matching": "Matching",
+    "ridge": "Ridge",
+    "logistic": "Logistic",
+    "bayes": "Bayes",
+    "probe": "Probe",
+    "context": "Context",
+    "hypernetwork": "Hypernetwork",
+    "transformer": "Transformer",
+    "lstm": "Lstm",
+    "snail": "Snail",
+    "neural_process": "NeuralProcess",
+    "anil": "Anil",
+    "meta_sgd": "MetaSgd",
+    "maml": "Maml",
+    "reptile": "Reptile",
 }
+"""By name, which is that of the module, the class: a module is imported when a config first names it."""
 
 
-def build(config: LearnerConfig, *, seed: int) -> Learner:
-    """The learner that a config names, with fresh weights."""
-    torch.manual_seed(seed)
-    return METHODS[config.method](config)
+def method_class(name: str) -> type[Learner]:
+    """The learner's class.
+
+    Raises:
+        DataUnknown: no such method.
+    """
+    if name not in METHODS:
+        raise DataUnknown("method", name, sorted(METHODS))
+    found: type[Learner] = getattr(import_module(f".{name}", __package__), METHODS[name])
+    return found
 
 
-def rotating_support_loss(learner: Learner, features: Tensor) -> Tensor:
-    """The mean loss of the episodes in which each image of a class serves in turn as its one shot.
+def check_method(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse a method that is unknown, or settings that it does not have.
 
-    One forward pass gives as many episodes as there are images per class, all the others being queries.
+    Raises:
+        DataUnknown: no such method.
+        ValueError: a setting is unknown or out of range.
+    """
+    try:
+        method_class(name).options.model_validate(dict(options))
+    except ValidationError as error:
+        lines = [f"options.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise ValueError("; ".join(lines)) from None
+
+
+def make_learner(
+    name: str,
+    encoder: nn.Module,
+    options: Mapping[str, Any],
+    *,
+    ways: int,
+    examples: int,
+    target: Target,
+    fixed: bool,
+) -> Learner:
+    """A learner with fresh weights around an encoder.
 
     Args:
-        learner: Whose `features` have the last axis of the argument.
-        features: `[ways, images, width]`, float32, with `ways` at most `learner.ways`.
+        name: The method.
+        encoder: Gives features `[batch, encoder.width]` of `x [batch, *input]`.
+        options: The method's own settings.
+        ways: Ways that a state holds.
+        examples: Examples that a state holds, where it holds them.
+        target: What is predicted.
+        fixed: Whether the labels mean the same in every task, so that ways without examples are answered, too.
 
-    Returns:
-        A scalar: cross-entropy, averaged over episodes and queries.
+    Raises:
+        DataUnknown: no such method, or it does not predict such a target.
     """
-    ways, images, width = features.shape
-    support = features.transpose(0, 1)
-    y = torch.arange(ways).expand(images, ways)
-    state = learner.state({"features": support}, y, torch.ones(images, ways))
-    queries = torch.stack([support[torch.arange(images) != turn].reshape(-1, width) for turn in range(images)])
-    logits = learner.predict({"features": queries}, {name: value.unsqueeze(1) for name, value in state.items()})
-    targets = torch.arange(ways).repeat(images, images - 1)
-    return F.cross_entropy(logits.flatten(0, 2), targets.flatten())
+    kind = method_class(name)
+    if target not in kind.targets:
+        raise DataUnknown(f"target of {name}", target, kind.targets)
+    settings = kind.options.model_validate(dict(options))
+    return kind.make(encoder, ways=ways, examples=examples, target=target, fixed=fixed, options=settings)

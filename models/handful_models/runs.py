@@ -16,7 +16,7 @@ import torch
 from .config import TrainConfig
 from .errors import ConfigInvalid, RunConflict
 
-LOG_FIELDS = ("step", "rate", "loss", "selection_accuracy", "selection_interval", "seconds")
+LOG_FIELDS = ("step", "rate", "loss", "selection", "selection_interval", "seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Run:
 
     @property
     def result(self) -> Path:
-        """Steps, best step and accuracy, as JSON."""
+        """Steps, minutes, best step and score, as JSON."""
         return self.folder / "result.json"
 
     @property
@@ -79,6 +79,22 @@ class Run:
             return
         write_json(self.folder / "environment.json", _environment())
         write_json(self.config, wanted)
+
+    @property
+    def episodes(self) -> Path:
+        """The accuracy of every episode, as CSV."""
+        return self.folder / "episodes.csv"
+
+    @property
+    def members(self) -> Path:
+        """The run directories of an ensemble's members, as JSON, where this is an ensemble."""
+        return self.folder / "members.json"
+
+    def read_members(self) -> list[Path] | None:
+        """The runs of an ensemble, or None where this is a run of its own."""
+        if not self.members.exists():
+            return None
+        return [Path(name) for name in json.loads(self.members.read_text(encoding="utf-8"))]
 
     def read_config(self) -> TrainConfig:
         """The settings that the run was started with."""
@@ -151,19 +167,19 @@ def read_log(path: Path) -> list[dict[str, str]]:
 
 
 def draw_curves(log: Path, picture: Path) -> None:
-    """A PNG of the loss and of the accuracy on the selection classes, over steps."""
+    """A PNG of the loss and of the score on the selection tasks, over steps."""
     from matplotlib.figure import Figure  # noqa: PLC0415 (a second of import that only this needs)
 
     rows = read_log(log)
     figure = Figure(figsize=(9, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.semilogy([int(row["step"]) for row in rows], [float(row["loss"]) for row in rows])
+    left.plot([int(row["step"]) for row in rows], [float(row["loss"]) for row in rows])
     left.set(xlabel="step", ylabel="loss (mean since the last line)")
-    looks = [row for row in rows if row["selection_accuracy"]]
+    looks = [row for row in rows if row["selection"]]
     right.errorbar(
         [int(row["step"]) for row in looks],
-        [100 * float(row["selection_accuracy"]) for row in looks],
-        [100 * float(row["selection_interval"]) for row in looks],
+        [float(row["selection"]) for row in looks],
+        [float(row["selection_interval"]) for row in looks],
     )
-    right.set(xlabel="step", ylabel="selection, 20-way 1-shot, %")
+    right.set(xlabel="step", ylabel="score on selection tasks")
     figure.savefig(picture, dpi=100)

@@ -1,30 +1,33 @@
 """The training loop. Randomness comes from (seed, step), so a resumed run goes on exactly where it stopped."""
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
+from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from . import omniglot
-from .augment import SOURCE_SIDE, jittered
-from .config import OptimizerConfig, TrainConfig
-from .errors import ConfigInvalid, RunUnfinished, TrainingDiverged
-from .evaluation import Accuracy, Protocol, evaluate
+from .config import EpisodeConfig, OptimizerConfig, RotatingConfig, TrainConfig
+from .datasets import Material, Score, build, fresh, open_material
+from .drawings import ImageEpisodes
+from .ensemble import Ensemble
+from .errors import ConfigInvalid, RunConflict, RunUnfinished, TrainingDiverged
 from .learner import Learner
-from .methods import build, rotating_support_loss
+from .rates import rate_factor
+from .rotating import rotating_support_loss
 from .runs import Log, Run, draw_curves, load, save, write_json
+from .tasks import Episodes, EpisodeShape, TaskSource
 
 LOG_EVERY = 50
+
+Backward = Callable[[Learner, int], float]
+"""Puts the gradients of a step's loss into a learner, given the step's number; the loss."""
 
 
 def load_trained(run: Run) -> Learner:
@@ -33,28 +36,34 @@ def load_trained(run: Run) -> Learner:
     Raises:
         RunUnfinished: the run has no weights yet.
     """
-    config = run.read_config()
-    learner = build(config.learner, seed=config.seed)
+    if (members := run.read_members()) is not None:
+        return Ensemble([load_trained(Run(folder)) for folder in members]).eval()
+    learner = build(run.read_config())
     if not run.weights.exists():
         raise RunUnfinished(run.folder)
     learner.load_state_dict(load(run.weights))
     return learner.eval()
 
 
-def load_trunk(learner: Learner, run: Run) -> None:
-    """Let a learner begin with the encoder of a finished run.
+def make_ensemble(members: Sequence[Path], folder: Path) -> None:
+    """A run directory of finished runs whose predictions are averaged.
 
     Raises:
-        RunUnfinished: the run has no weights yet.
-        ConfigInvalid: its encoder has another form.
+        RunUnfinished: a member has no weights yet.
+        RunConflict: the folder holds a run.
+        ConfigInvalid: the members' data sets or encoders differ.
     """
-    if not run.weights.exists():
-        raise RunUnfinished(run.folder)
-    trunk = {name: value for name, value in load(run.weights).items() if name.startswith("encoder.")}
-    own = {name: value.shape for name, value in learner.state_dict().items() if name.startswith("encoder.")}
-    if own != {name: value.shape for name, value in trunk.items()}:
-        raise ConfigInvalid(f"learner.trunk: the encoder of {run.folder} has another form than this learner's")
-    learner.load_state_dict(trunk, strict=False)
+    run, first = Run(folder), Run(members[0]).read_config()
+    for member in members:
+        config = Run(member).read_config()
+        if (config.data.set, config.encoder) != (first.data.set, first.encoder):
+            raise ConfigInvalid(f"{member} has another data set or encoder than {members[0]}")
+        load_trained(Run(member))
+    if run.config.exists() and run.read_members() is None:
+        raise RunConflict(f"{folder} holds a run; choose another --run")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(run.members, [str(member) for member in members])
+    write_json(run.config, first.model_copy(update={"name": folder.name}).model_dump(mode="json"))
 
 
 @dataclass
@@ -66,7 +75,7 @@ class _State:
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     step: int = 0
-    best: float = -1.0
+    best: float = -float("inf")
     best_step: int = 0
     seconds: float = 0.0
 
@@ -87,7 +96,7 @@ class _State:
 def train(config: TrainConfig, folder: Path, data: Path) -> None:
     """Train, or go on with, the run in `folder`.
 
-    The folder ends with the averaged weights of the best look at the selection classes, or of the last step
+    The folder ends with the averaged weights of the best look at the selection tasks, or of the last step
     where the config names none.
 
     Raises:
@@ -95,45 +104,42 @@ def train(config: TrainConfig, folder: Path, data: Path) -> None:
     """
     run = Run(folder)
     run.open(config)
-    state = _fresh_state(config)
+    state = fresh_state(config)
     if run.checkpoint.exists():
         state.restore(load(run.checkpoint))
     log = Log(run.log, from_step=state.step)
-    drawings = _drawings(omniglot.load(data, config.data.train))
-    selection = omniglot.load(data, config.data.select) if config.data.select else None
+    material = open_material(config, data, state.learner)
+    backward, look = backward_of(config, material), material.look
     schedule, losses, started = config.schedule, [], time.monotonic() - state.seconds
 
     for step in _steps(state, config):
-        losses.append(_update(state, drawings, config, step))
+        losses.append(update(state, config.optimizer, backward, step))
         state.step, state.seconds = step, time.monotonic() - started
         last = step == config.optimizer.steps
-        look = selection is not None and (step % schedule.evaluate_every == 0 or last)
-        accuracy = _look(state, selection, config) if look and selection else None
-        if accuracy is not None and accuracy.mean > state.best:
-            state.best, state.best_step = accuracy.mean, step
+        score = look(_averaged(state)) if look and (step % schedule.evaluate_every == 0 or last) else None
+        if score is not None and score.mean > state.best:
+            state.best, state.best_step = score.mean, step
             save(run.weights, _averaged(state).state_dict())
-        if accuracy is not None or step % LOG_EVERY == 0 or last:
-            log.append(_line(state, losses, accuracy))
+        if score is not None or step % LOG_EVERY == 0 or last:
+            log.append(_line(state, losses, score))
             losses = []
-        stop = selection is not None and step - state.best_step >= schedule.patience * schedule.evaluate_every
+        stop = look is not None and step - state.best_step >= schedule.patience * schedule.evaluate_every
         if step % schedule.checkpoint_every == 0 or last or stop:
             save(run.checkpoint, state.checkpoint())
             draw_curves(run.log, run.curves)
         if stop:
             break
 
-    if selection is None:
+    if look is None:
         save(run.weights, _averaged(state).state_dict())
-    write_json(run.result, _result(state, selected=selection is not None))
+    write_json(run.result, _result(state, selected=look is not None))
 
 
-def _fresh_state(config: TrainConfig) -> _State:
-    learner = build(config.learner, seed=config.seed)
-    if config.learner.trunk is not None:
-        load_trunk(learner, Run(config.learner.trunk))
-    learner = learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+def fresh_state(config: TrainConfig) -> _State:
+    """A learner, its optimizer, schedule and average, before the first step."""
+    learner = fresh(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     settings = config.optimizer
-    optimizer = torch.optim.AdamW(learner.parameters(), lr=settings.rate, weight_decay=settings.weight_decay)
+    optimizer = _optimizer(learner, settings)
     return _State(
         learner,
         AveragedModel(learner, multi_avg_fn=_average(settings.ema_decay), use_buffers=True),
@@ -142,25 +148,16 @@ def _fresh_state(config: TrainConfig) -> _State:
     )
 
 
+def _optimizer(learner: nn.Module, settings: OptimizerConfig) -> torch.optim.Optimizer:
+    trained = [value for value in learner.parameters() if value.requires_grad] or [nn.Parameter(torch.zeros(1))]
+    if settings.kind == "sgd":
+        return torch.optim.SGD(trained, lr=settings.rate, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(trained, lr=settings.rate, betas=settings.betas, weight_decay=settings.weight_decay)
+
+
 def _average(decay: float) -> Callable[..., None]:
     average: Callable[..., None] = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch's stub
     return average
-
-
-def rate_factor(step: int, settings: OptimizerConfig) -> float:
-    """The learning rate at a step (from 0) as a fraction of `rate`: linear warm-up, then a cosine to 0."""
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-def _drawings(characters: omniglot.Characters) -> Tensor:
-    """uint8 `[character, 20, 56, 56]`, high ink, area-averaged from the raw bits."""
-    flat = characters.bits.reshape(-1, *characters.bits.shape[2:]) * np.uint8(255)
-    side = (SOURCE_SIDE, SOURCE_SIDE)
-    small = [np.asarray(Image.fromarray(bits).resize(side, Image.Resampling.BOX)) for bits in flat]
-    return torch.from_numpy(np.stack(small).reshape(*characters.bits.shape[:2], *side))
 
 
 def _steps(state: _State, config: TrainConfig) -> Iterator[int]:
@@ -168,28 +165,66 @@ def _steps(state: _State, config: TrainConfig) -> Iterator[int]:
     yield from tqdm(numbers, initial=state.step, total=config.optimizer.steps, mininterval=5, desc=config.name)
 
 
-def _update(state: _State, drawings: Tensor, config: TrainConfig, step: int) -> float:
-    generator = np.random.default_rng([config.seed, step])
-    way, images = config.episodes.way, config.episodes.images
-    classes = generator.choice(len(drawings) * omniglot.ROTATIONS, way, replace=False)
-    chosen = np.argsort(generator.random((way, omniglot.DRAWERS)), axis=1)[:, :images]
-    source = drawings[classes[:, None] // omniglot.ROTATIONS, chosen].flatten(0, 1)
-    turns = np.repeat(classes % omniglot.ROTATIONS, images)
-    x = jittered(source, turns, config.augment, generator)
+def backward_of(config: TrainConfig, material: Material) -> Backward:
+    """What a step of training does: on tasks, or on sets of classes whose images take turns as the support."""
+    episodes = config.episodes
+    if isinstance(episodes, RotatingConfig):
+        if material.images is None:
+            raise TypeError("a config with rotating supports has no images")
+        return _rotating(config, episodes, material.images)
+    return on_tasks(material.source, shape_of(episodes), config.seed)
 
+
+def shape_of(episodes: EpisodeConfig) -> EpisodeShape:
+    """The sizes of a step's tasks."""
+    return EpisodeShape(episodes.tasks, episodes.way, episodes.shot, episodes.query)
+
+
+def on_tasks(source: TaskSource, shape: EpisodeShape, seed: int) -> Backward:
+    """Steps on tasks that are drawn anew for each."""
+
+    def backward(learner: Learner, step: int) -> float:
+        return learner.backward(source.draw(np.random.default_rng([seed, step]), shape))
+
+    return backward
+
+
+def on_the_same(episodes: Episodes) -> Backward:
+    """Steps on the same tasks again and again."""
+    return lambda learner, step: learner.backward(episodes)
+
+
+def _rotating(config: TrainConfig, episodes: RotatingConfig, source: ImageEpisodes) -> Backward:
+    bfloat16 = config.optimizer.precision == "bfloat16"
+
+    def backward(learner: Learner, step: int) -> float:
+        x = source.draw_classes(np.random.default_rng([config.seed, step]), episodes.way, episodes.images)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            features = learner.encode({"x": x})["features"]
+        loss = rotating_support_loss(learner, features.float().reshape(episodes.way, episodes.images, -1))
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
+        return loss.item()
+
+    return backward
+
+
+def update(state: _State, settings: OptimizerConfig, backward: Backward, step: int) -> float:
+    """One step of training; the loss before it.
+
+    Raises:
+        TrainingDiverged: the loss is not finite; nothing is changed then.
+    """
     state.learner.train()
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.optimizer.precision == "bfloat16"):
-        features = state.learner.encode({"x": x})["features"]
-    loss = rotating_support_loss(state.learner, features.float().reshape(way, images, -1))
-    if not torch.isfinite(loss):
-        raise TrainingDiverged(step, float(state.scheduler.get_last_lr()[0]))
+    torch.manual_seed(step)  # for what a method draws itself
     state.optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
-    clip_grad_norm_(state.learner.parameters(), config.optimizer.clip_norm)
+    loss = backward(state.learner, step)
+    if not np.isfinite(loss):
+        raise TrainingDiverged(step, float(state.optimizer.param_groups[0]["lr"]))
+    clip_grad_norm_(state.learner.parameters(), settings.clip_norm)
     state.optimizer.step()
     state.scheduler.step()
     state.average.update_parameters(state.learner)
-    return loss.item()
+    return loss
 
 
 def _averaged(state: _State) -> Learner:
@@ -198,22 +233,19 @@ def _averaged(state: _State) -> Learner:
     return learner
 
 
-def _look(state: _State, selection: omniglot.Characters, config: TrainConfig) -> Accuracy:
-    protocol = Protocol(way=20, shot=1, query=5, episodes=config.schedule.episodes)
-    return evaluate(_averaged(state), selection, [protocol], seed=config.seed)[0]
-
-
-def _line(state: _State, losses: list[float], accuracy: Accuracy | None) -> dict[str, object]:
+def _line(state: _State, losses: list[float], score: Score | None) -> dict[str, object]:
     return {
         "step": state.step,
-        "rate": f"{state.scheduler.get_last_lr()[0]:.6g}",
+        "rate": f"{state.optimizer.param_groups[0]['lr']:.6g}",
         "loss": f"{np.mean(losses):.6g}",
-        "selection_accuracy": f"{accuracy.mean:.5f}" if accuracy else "",
-        "selection_interval": f"{accuracy.interval:.5f}" if accuracy else "",
+        "selection": f"{score.mean:.5f}" if score else "",
+        "selection_interval": f"{score.interval:.5f}" if score else "",
         "seconds": f"{state.seconds:.1f}",
     }
 
 
 def _result(state: _State, *, selected: bool) -> dict[str, object]:
-    best = {"best_step": state.best_step, "selection_accuracy": state.best} if selected else {}
-    return {"steps": state.step, "minutes": round(state.seconds / 60, 1), **best}
+    best = {"best_step": state.best_step, "selection": state.best} if selected else {}
+    trained = sum(value.numel() for value in state.learner.parameters() if value.requires_grad)
+    return {"steps": state.step, "minutes": round(state.seconds / 60, 2), "trained": trained,
+            "threads": torch.get_num_threads(), **best}  # fmt: skip

@@ -1,0 +1,101 @@
+"""`handful evaluate`: runs, in torch; bundles, through ONNX Runtime and HTTP."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from handful_models.cli import add_data_argument
+from handful_models.errors import ModelError
+from handful_service.errors import BundleError
+
+from .errors import ExportError
+
+
+def evaluate(argv: Sequence[str]) -> int:
+    """Measure trained runs on tasks they never saw, side by side, or bundles as their users see them."""
+    parser = argparse.ArgumentParser("handful evaluate", description=evaluate.__doc__)
+    parser.add_argument("runs", type=Path, nargs="*", help="run directories; several make a comparison")
+    parser.add_argument("--bundle", type=Path, action="append", default=[], help="a bundle, measured through HTTP")
+    parser.add_argument("--split", default="evaluation", help="of the characters (default: evaluation)")
+    parser.add_argument("--seed", type=int, default=0, help="of the episodes (default: 0)")
+    parser.add_argument("--protocol", default="5x1", help="of bundles: ways x shots (default: 5x1)")
+    parser.add_argument("--title", default="Comparison", help="of the page of a comparison")
+    parser.add_argument("--markdown", type=Path, help="also write the table as a page")
+    add_data_argument(parser)
+    arguments = parser.parse_args(argv)
+    if bool(arguments.runs) == bool(arguments.bundle):
+        parser.error("name either runs or bundles")
+    try:
+        command = shlex.join(["handful", "evaluate", *argv])
+        text = _bundles(arguments, command) if arguments.bundle else _runs(arguments, command)
+        print(text)
+        if arguments.markdown:
+            from handful_models.report import write_page  # noqa: PLC0415 (see _runs)
+
+            write_page(arguments.markdown, text)
+    except (ExportError, ModelError, BundleError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _runs(arguments: argparse.Namespace, command: str) -> str:
+    from handful_models.evaluation import COMPARED, PUBLISHED  # noqa: PLC0415 (seconds of import that --help does without)
+    from handful_models.measuring import measure  # noqa: PLC0415
+    from handful_models.report import comparison, grouped, page  # noqa: PLC0415
+    from handful_models.runs import Run  # noqa: PLC0415
+
+    runs = [Run(folder) for folder in arguments.runs]
+    protocols = PUBLISHED if len(runs) == 1 else COMPARED
+    found = [measure(run, arguments.data, protocols, split=arguments.split, seed=arguments.seed) for run in runs]
+    if len(runs) == 1:
+        return page(runs[0], found[0], command)
+    return comparison(arguments.title, grouped(runs, found), COMPARED, command)
+
+
+def _bundles(arguments: argparse.Namespace, command: str) -> str:
+    from handful_models import omniglot  # noqa: PLC0415 (see _runs)
+    from handful_models.evaluation import Protocol  # noqa: PLC0415
+
+    from .through_http import evaluate_bundle  # noqa: PLC0415
+
+    ways, shots = _sizes(arguments.protocol)
+    protocol = Protocol(ways, shots)
+    characters = omniglot.load(arguments.data, arguments.split)
+    lines = [
+        "# Bundles through ONNX Runtime and HTTP", "", "Written by the command below; nothing here is copied by hand.", "",
+        f"    {command}", "",
+        f"{protocol.title}, {protocol.episodes} episodes of {omniglot.SPLITS[arguments.split]}, {protocol.query} queries per "
+        f"class, episode seed {arguments.seed}. Every drawing is sent as a PNG file. «In torch» is the run's own figure on "
+        "the same episodes, from the bundle's card.",
+        "",
+        "| bundle | accuracy, % | ± | in torch, % | calibration error, % |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]  # fmt: skip
+    for folder in arguments.bundle:
+        accuracy, error = evaluate_bundle(folder, characters, protocol, seed=arguments.seed)
+        lines.append(
+            f"| `{folder.parent.name}` {folder.name} | {100 * accuracy.mean:.2f} | {100 * accuracy.interval:.2f} "
+            f"| {_in_torch(folder, protocol.title)} | {100 * error:.2f} |"
+        )
+        print(lines[-1], file=sys.stderr)
+    return "\n".join([*lines, ""])
+
+
+def _in_torch(folder: Path, title: str) -> str:
+    path = folder / "assets" / "evaluation.json"
+    if not path.exists():
+        return "—"
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return next((f"{100 * row['mean']:.2f}" for row in rows if row["title"] == title), "—")
+
+
+def _sizes(text: str) -> tuple[int, int]:
+    ways, _, shots = text.partition("x")
+    if not (ways.isdigit() and shots.isdigit() and int(ways) > 1 and int(shots) > 0):
+        raise ExportError(f"--protocol {text}: write ways x shots, such as 5x1")
+    return int(ways), int(shots)

@@ -1,0 +1,91 @@
+"""The measurements of a run on characters, kept in its directory and made again only if something changed."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from . import omniglot
+from .calibration import expected_calibration_error
+from .evaluation import Accuracy, Protocol, evaluate, order_spread, protocols_that_fit
+from .learner import Learner
+from .runs import Run, write_json
+from .training import load_trained
+
+
+def measure(run: Run, data: Path, protocols: Sequence[Protocol], *, split: str, seed: int) -> dict[str, Any]:
+    """What `evaluation.json` holds: a row for each protocol that fits, and the figures of the learner.
+
+    Args:
+        run: A finished run on characters.
+        data: The data folder.
+        protocols: Those that the learner's state cannot hold are left out.
+        split: Which characters.
+        seed: Of the episodes.
+
+    Raises:
+        RunUnfinished: the run has no weights yet.
+    """
+    learner = load_trained(run)
+    fitting = protocols_that_fit(learner, protocols)
+    key = {"split": split, "seed": seed, "of": _digest(run), "protocols": [asdict(protocol) for protocol in fitting]}
+    if run.evaluation.exists():
+        kept: dict[str, Any] = json.loads(run.evaluation.read_text(encoding="utf-8"))
+        if all(kept.get(name) == value for name, value in key.items()):
+            return kept
+    characters = omniglot.load(data, split)
+    rows = evaluate(learner, characters, fitting, seed=seed)
+    found = {
+        **key,
+        "description": omniglot.SPLITS[split],
+        "rows": [row.row() for row in rows],
+        "learner": _figures(learner, run, characters, seed),
+    }
+    _write_episodes(run, rows)
+    write_json(run.evaluation, found)
+    return found
+
+
+def _figures(learner: Learner, run: Run, characters: omniglot.Characters, seed: int) -> dict[str, Any]:
+    figures: dict[str, Any] = {"parameters": sum(value.numel() for value in learner.parameters())}
+    size = getattr(learner, "context_size", None)
+    if size is not None:
+        figures["context"] = size
+    if "order" not in learner.invariant:
+        deviation, width = order_spread(learner, characters, seed=seed)
+        figures |= {"order_deviation": deviation, "order_range": width}
+    if run.calibration.exists():
+        table = json.loads(run.calibration.read_text(encoding="utf-8"))
+        figures["calibration_error"] = expected_calibration_error(learner, characters, table, seed=seed)
+        figures["calibration_ways"] = min(20, learner.ways)
+    return figures
+
+
+def _digest(run: Run) -> str:
+    """sha256 of what the measurements depend on: the weights, those of members, and the calibration."""
+    hasher = hashlib.sha256()
+    for folder in run.read_members() or []:
+        hasher.update(_digest(Run(folder)).encode())
+    for path in (run.weights, run.calibration):
+        hasher.update(path.read_bytes() if path.exists() else b"-")
+    return hasher.hexdigest()
+
+
+def _write_episodes(run: Run, rows: Sequence[Accuracy]) -> None:
+    with run.episodes.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("protocol", "episode", "accuracy"))
+        for row in rows:
+            writer.writerows((row.protocol.title, place, f"{score:.6f}") for place, score in enumerate(row.per_episode))
+
+
+def read_episodes(run: Run) -> Mapping[str, list[float]]:
+    """The accuracy of every episode, by the protocol's title."""
+    found: dict[str, list[float]] = {}
+    with run.episodes.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["protocol"], []).append(float(row["accuracy"]))
+    return found
