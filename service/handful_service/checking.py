@@ -91,6 +91,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "features": {name: spec.model_dump() for name, spec in manifest.features.items()},
         "state": {name: spec.model_dump() for name, spec in manifest.state.items()},
         "state_bytes": manifest.state_bytes,
+        "output": manifest.output.model_dump(exclude={"calibration"}, exclude_none=True),
         "limits": manifest.limits.model_dump(exclude_none=True),
         "invariant": list(manifest.invariant),
         "graphs": {name: len(bundle.graph(name)) for name in manifest.graphs},

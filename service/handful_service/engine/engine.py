@@ -134,7 +134,7 @@ class Engine:
         return state
 
     async def predict(self, rows: Sequence[Row]) -> Array:
-        """`y`, float32 `[n, member, ways]`, of rows that may each belong to another task."""
+        """`y`, float32 `[n, member, column]`, of rows that may each belong to another task."""
         return np.stack(await self._predictor.submit(*rows))
 
     def _encode(self, items: Sequence[Arrays]) -> Sequence[Arrays]:
@@ -165,7 +165,7 @@ class Engine:
     def _padded(self, items: Sequence[SupportSet]) -> Arrays:
         """Support sets of different sizes as one batch: absent examples have weight 0."""
         size = max(1, *(len(item) for item in items))  # an empty support set is one absent example
-        y = np.zeros((len(items), size), np.int64)
+        y = np.zeros((len(items), size, *items[0].y.shape[1:]), items[0].y.dtype)
         weight = np.zeros((len(items), size), np.float32)
         shapes = {name: items[0].features[name].shape[1:] for name in self.manifest.features}
         features = {

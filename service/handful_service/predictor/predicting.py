@@ -149,7 +149,7 @@ class Predictor:
             HandfulError: an input, an example or the task is not valid.
         """
         task = ask.task
-        examples = checked(task.examples, served.manifest, task.field) if isinstance(task, BySupport) else []
+        examples = checked(task.examples, served.labelling, task.field) if isinstance(task, BySupport) else []
         values = [*ask.inputs, *(example.input for example in examples)]
         fields = [*ask.fields, *(f"{example.field}.input" for example in examples)]
         features, support = split(await encode(served, values, fields, self._decoder), len(ask.inputs))
@@ -192,7 +192,7 @@ class Predictor:
         try:
             pinned = self._states.pinned(caller, served, task.id, min_revision=options.min_revision)
             async with pinned as (held, revision):
-                if not held.labels.present:
+                if not served.can_answer(held):
                     raise TaskConflict(f"adaptation {task.id!r} has no examples", field=task.field)
                 yield held, "personal", revision
         except AdaptationNotFound as error:

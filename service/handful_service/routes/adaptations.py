@@ -176,6 +176,7 @@ def _written(model: str, written: Written, *, created: bool = False) -> Response
         id=written.id,
         revision=written.revision,
         labels=_labels(dict(written.labels)),
+        examples=written.examples,
         results=[
             ChangeAnswer(
                 example_id=result.example_id,

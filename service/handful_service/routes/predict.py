@@ -1,17 +1,29 @@
 """`POST /v1/models/{model}/predict`."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 from fastapi import APIRouter, Depends, Response
 
 from ..errors import HandfulError, RequestInvalid, TooLarge
-from ..predictor.predicting import Ask, Base, ByAdaptation, BySupport, Outcome, PredictOptions, TaskRef
-from ..predictor.reading import ReadOptions
+from ..predictor.predicting import (
+    Ask,
+    Base,
+    ByAdaptation,
+    BySupport,
+    Outcome,
+    Prediction,
+    PredictOptions,
+    TaskRef,
+    Used,
+)
+from ..predictor.reading import NumberAnswer, ReadOptions
 from ..predictor.supports import Labelled
 from ..problems import problem_body
 from ..schemas import (
+    ClassPrediction,
     FailedAnswer,
+    NumberPrediction,
     PredictAnswer,
     PredictionAnswer,
     PredictOptionsRequest,
@@ -24,6 +36,12 @@ from .bodies import body_schema, json_body
 from .common import CallerDep, ModelName, ServiceDep
 
 router = APIRouter(tags=["predict"])
+
+
+class _TaskParts(TypedDict):
+    used: Used
+    adaptation: str | None
+    revision: int | None
 
 
 @router.post("/v1/models/{model}/predict", response_model=PredictAnswer, openapi_extra=body_schema(PredictRequest))
@@ -107,16 +125,22 @@ def _options(options: PredictOptionsRequest, *, partial: bool) -> PredictOptions
 def _answers(outcome: Outcome) -> list[PredictionAnswer | FailedAnswer]:
     if isinstance(outcome, HandfulError):
         return [FailedAnswer(problem=ProblemDocument.model_validate(problem_body(outcome)))]
-    return [
-        PredictionAnswer(
-            label=prediction.answer.label,
-            score=prediction.answer.score,
-            scores=prediction.answer.scores,
-            set=None if prediction.answer.set is None else list(prediction.answer.set),
-            abstained=prediction.answer.abstained,
-            used=prediction.used,
-            adaptation=prediction.adaptation,
-            revision=prediction.revision,
-        )
-        for prediction in outcome
-    ]
+    return [_answer(prediction) for prediction in outcome]
+
+
+def _answer(prediction: Prediction) -> PredictionAnswer:
+    answer, task = (
+        prediction.answer,
+        _TaskParts(used=prediction.used, adaptation=prediction.adaptation, revision=prediction.revision),
+    )
+    if isinstance(answer, NumberAnswer):
+        return NumberPrediction(kind="number", value=answer.value, interval=answer.interval, **task)
+    return ClassPrediction(
+        kind="class",
+        label=answer.label,
+        score=answer.score,
+        scores=answer.scores,
+        set=None if answer.set is None else list(answer.set),
+        abstained=answer.abstained,
+        **task,
+    )
