@@ -130,7 +130,12 @@ def edges(learner: Learner, inputs: Tensors) -> dict[str, dict[str, Tensor]]:
         support = {
             f"{name}_s": value.unsqueeze(1).expand(*size, *value.shape[1:]).clone() for name, value in features.items()
         }
-        support["y_s"] = torch.arange(TRACE_EXAMPLES).remainder(learner.ways).expand(size).clone()
+        slots = torch.arange(TRACE_EXAMPLES).remainder(learner.ways).expand(size).clone()
+        support["y_s"] = (
+            slots
+            if learner.target == "class"
+            else torch.linspace(-1, 1, TRACE_EXAMPLES).unsqueeze(-1).expand(*size, 1).clone()
+        )
         support["weight_s"] = torch.ones(size)
         given = support_features(support), support["y_s"], support["weight_s"]
         statistics = dict(learner.summarise(*given)) if isinstance(learner, AdditiveLearner) else {}
@@ -140,6 +145,12 @@ def edges(learner: Learner, inputs: Tensors) -> dict[str, dict[str, Tensor]]:
         "inputs": dict(inputs), "features": features, "support": support,
         "statistics": statistics, "state": state, "y": {"y": y},
     }  # fmt: skip
+
+
+def encodes(found: Mapping[str, Tensors]) -> bool:
+    """Whether the features at a learner's `edges` are other than the inputs; if not, there is no graph to export."""
+    inputs, features = found["inputs"], found["features"]
+    return features.keys() != inputs.keys() or any(features[name] is not inputs[name] for name in inputs)
 
 
 def export_graphs(learner: Learner, inputs: Tensors) -> dict[GraphName, bytes]:
@@ -152,7 +163,9 @@ def export_graphs(learner: Learner, inputs: Tensors) -> dict[GraphName, bytes]:
     learner.eval()
     found = edges(learner, inputs)
     features, support, statistics, state = (found[edge] for edge in ("features", "support", "statistics", "state"))
-    graphs: dict[GraphName, bytes] = {"encode": _export(_Encode(learner), found["inputs"], features)}
+    graphs: dict[GraphName, bytes] = {}
+    if encodes(found):
+        graphs["encode"] = _export(_Encode(learner), found["inputs"], features)
     if isinstance(learner, AdditiveLearner):
         graphs["summarise"] = _export(_Summarise(learner), support, statistics, examples=True)
         graphs["adapt"] = _export(_Adapt(learner), statistics, state)

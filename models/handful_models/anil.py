@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from .fast_networks import Through

@@ -76,8 +76,8 @@ class FastConv(FastNetwork):
             found = F.conv2d(found, kernels, stride=2, padding=1, groups=tasks)
             shift = weights[f"shift{block}"].flatten()
             found = _normalised(found, mean.repeat(tasks), variance.repeat(tasks), shift).relu()
-        by_task = found.unflatten(1, (tasks, self.filters)).transpose(0, 1)
-        return by_task.flatten(3).transpose(2, 3).flatten(2)
+        by_task = found.reshape(len(found), tasks, self.filters, LAST_SIDE**2).permute(1, 0, 3, 2)
+        return by_task.flatten(2)
 
     def sliced(self, x: Tensor, weights: Tensors, statistics: Sequence[Tensor]) -> Tensor:
         """`forward` by slices and matrix products, which any batch can run."""
@@ -91,13 +91,14 @@ class FastConv(FastNetwork):
             product = torch.cat(patches, -1).flatten(1, 3) @ weights[f"conv{block}"]
             scale = torch.rsqrt(variance + VARIANCE_FLOOR)
             flat = ((product - mean) * scale + weights[f"shift{block}"].unsqueeze(1)).relu()
-            found = flat.unflatten(1, (-1, side, side))
+            found = flat.reshape(flat.shape[0], -1, side, side, self.filters)
         return found.flatten(2)
 
 
 def _kernels(weight: Tensor) -> Tensor:
     """`[..., filters, channels, 3, 3]` of `[..., 9 * channels, filters]`."""
-    return weight.unflatten(-2, (KERNEL, KERNEL, -1)).movedim((-1, -2), (-4, -3))
+    kernels = weight.reshape(*weight.shape[:-2], KERNEL, KERNEL, -1, weight.shape[-1])
+    return kernels.movedim((-1, -2), (-4, -3))
 
 
 def _normalised(images: Tensor, mean: Tensor, variance: Tensor, shift: Tensor) -> Tensor:

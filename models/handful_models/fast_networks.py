@@ -42,7 +42,7 @@ class FastNetwork(nn.Module, ABC):
         """The running statistics."""
         return []
 
-    def observed(self, x: Tensor, weight: Tensor) -> list[Tensor]:  # noqa: ARG002 (a network without statistics)
+    def observed(self, x: Tensor, weight: Tensor) -> list[Tensor]:
         """The statistics of a training batch, which the running ones move towards.
 
         Args:
@@ -61,7 +61,7 @@ class Through(FastNetwork):
         super().__init__()
         self.width = width
 
-    def forward(self, x: Tensor, weights: Tensors, statistics: Sequence[Tensor]) -> Tensor:  # noqa: ARG002
+    def forward(self, x: Tensor, weights: Tensors, statistics: Sequence[Tensor]) -> Tensor:
         """See `FastNetwork`."""
         return x
 
@@ -90,7 +90,7 @@ class FastMlp(FastNetwork):
             names += [f"dense{layer}", f"shift{layer}"]
         self.names = tuple(names)
 
-    def forward(self, x: Tensor, weights: Tensors, statistics: Sequence[Tensor]) -> Tensor:  # noqa: ARG002
+    def forward(self, x: Tensor, weights: Tensors, statistics: Sequence[Tensor]) -> Tensor:
         """See `FastNetwork`."""
         found = x / self.input_scale
         for layer in range(1, self.layers + 1):

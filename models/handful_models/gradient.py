@@ -144,7 +144,7 @@ class GradientLearner(IterativeLearner):
         if lead == 2 and all(value.shape[1] == 1 for value in state.values()):
             return self._rows(x, {name: value.squeeze(1) for name, value in state.items()}, statistics)
         if lead > 1 or len(state[HEAD]) != len(x):
-            sizes = torch.broadcast_shapes(x.shape[:lead], *(value.shape[:lead] for value in state.values()))
+            sizes = _common([x.shape[:lead], *(value.shape[:lead] for value in state.values())])
             wide = {name: value.expand(*sizes, *value.shape[lead:]) for name, value in state.items()}
             flat = {name: value.reshape(-1, *value.shape[value.dim() - axes[name] :]) for name, value in wide.items()}
             each = x.expand(*sizes, *x.shape[lead:]).reshape(-1, *x.shape[lead:])
@@ -179,7 +179,12 @@ class GradientLearner(IterativeLearner):
     def _encoded(self, x: Tensors) -> Tensors:
         sizes = next(iter(x.values())).shape[:2]
         features = self.encode({name: value.flatten(0, 1) for name, value in x.items()})
-        return {name: value.unflatten(0, sizes) for name, value in features.items()}
+        return {name: value.reshape(*sizes, *value.shape[1:]) for name, value in features.items()}
+
+
+def _common(sizes: Sequence[torch.Size]) -> tuple[int, ...]:
+    """The sizes that all broadcast to."""
+    return tuple(max(axis) for axis in zip(*sizes, strict=True))
 
 
 def _values(features: Tensor, head: Tensor) -> Tensor:

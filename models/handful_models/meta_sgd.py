@@ -9,17 +9,14 @@ A head's rates are one for each feature, the same for all ways, so that no answe
 label.
 """
 
-from typing import ClassVar, Literal, Self
-
 import torch
-from pydantic import Field
 from torch import nn
 
-from .anil import Anil, HeadOptions
+from .anil import Anil
 from .fast_networks import FastNetwork
 from .gradient import HEAD, GradientOptions
-from .learner import Options, Target, Tensors
-from .maml import MAML, NetworkOptions
+from .learner import Target, Tensors
+from .maml import MAML
 
 
 class MetaSGD(Anil):

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .fast_networks import FastNetwork
-from .gradient import HEAD, GradientLearner, GradientOptions
+from .gradient import HEAD, GradientLearner
 from .learner import Options, Target, Tensors
 from .maml import NetworkOptions
 from .tasks import Episodes, beside_queries, log_likelihood
