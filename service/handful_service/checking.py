@@ -94,6 +94,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "output": manifest.output.model_dump(exclude={"calibration"}, exclude_none=True),
         "limits": manifest.limits.model_dump(exclude_none=True),
         "invariant": list(manifest.invariant),
+        "tasks": len(bundle.tasks),
         "graphs": {name: len(bundle.graph(name)) for name in manifest.graphs},
         "bytes": sum(len(content) for content in bundle.files.values()),
     }

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-ID = r"^[A-Za-z0-9][A-Za-z0-9._~@+-]{0,127}$"
+from .task import ID
+
 Id = Annotated[str, StringConstraints(pattern=ID)]
 Version = Annotated[int, Field(ge=1)] | Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Source = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -77,10 +78,17 @@ class FeedbackExample(Wire):
     source: Source | None = None
 
 
+class TaskName(Wire):
+    """A known task of the model: one of `GET /v1/models/{model}/tasks`."""
+
+    id: Id = Field(description="The id of the task.")
+
+
 class RowRequest(Wire):
     """One input with its own task."""
 
     input: Any
+    task: TaskName | None = None
     adaptation: Id | None = None
     support: list[SupportExample] | None = None
 
@@ -104,6 +112,7 @@ class PredictRequest(Wire):
         json_schema_extra={
             "examples": [
                 {"inputs": ["<base64 PNG>"], "adaptation": "alice"},
+                {"inputs": ["<base64 PNG>"], "task": {"id": "greek"}},
                 {
                     "inputs": ["<base64 PNG>"],
                     "support": [
@@ -117,6 +126,7 @@ class PredictRequest(Wire):
     )
 
     inputs: list[Any] | None = Field(None, min_length=1, description="Raw inputs, all of one task.")
+    task: TaskName | None = Field(None, description="A known task of the model.")
     adaptation: Id | None = Field(None, description="A stored adaptation.")
     support: list[SupportExample] | None = Field(None, description="A support set; nothing is kept.")
     rows: list[RowRequest] | None = Field(None, min_length=1, description="Inputs that each name their task.")
@@ -180,7 +190,8 @@ class ClassPrediction(BaseModel):
     scores: dict[str, float] | None = Field(None, description="By label, highest first.")
     set: list[str] | None = Field(None, description="The labels that hold the truth at the confidence.")
     abstained: bool | None = Field(None, description="Whether the set does not single out one label.")
-    used: Literal["personal", "base", "support"]
+    used: Literal["personal", "base", "support", "task"]
+    task: str | None = Field(None, description="The id of the known task that answered.")
     adaptation: str | None = None
     revision: int | None = None
 
@@ -191,7 +202,8 @@ class NumberPrediction(BaseModel):
     kind: Literal["number"]
     value: float
     interval: tuple[float, float] = Field(description="Holds the truth at the confidence; in the units of the labels.")
-    used: Literal["personal", "base", "support"]
+    used: Literal["personal", "base", "support", "task"]
+    task: str | None = Field(None, description="The id of the known task that answered.")
     adaptation: str | None = None
     revision: int | None = None
 

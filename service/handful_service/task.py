@@ -11,6 +11,9 @@ Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 """Named arrays: the inputs, features, statistics or state of some rows."""
 
+ID = r"^[A-Za-z0-9][A-Za-z0-9._~@+-]{0,127}$"
+"""What names adaptations, examples, events and known tasks."""
+
 Label = str | float
 """What an example says of its input: a name where the model tells classes apart, else a number."""
 

@@ -25,8 +25,13 @@ MAX_AXES = 8
 MAX_STATE_BYTES = 64 * 2**20
 """A state larger than this is refused: it could not be cached for many users."""
 
-GraphName = Literal["encode", "summarise", "adapt", "predict"]
+GraphName = Literal["encode", "describe.id", "summarise", "adapt", "predict"]
 GRAPHS: tuple[GraphName, ...] = ("encode", "summarise", "adapt", "predict")
+"""Of a model that learns from support sets."""
+
+DESCRIBE_ID: GraphName = "describe.id"
+"""Of a model that knows tasks by their ids."""
+
 RESERVED = frozenset({"y", "weight"})
 
 
@@ -74,7 +79,7 @@ class Limits(Part):
 
     ways: int | None = Field(None, ge=1, le=4096, description="Labels of a task.")
     shots: int | None = Field(None, ge=1, description="Examples of a label.")
-    examples: int = Field(ge=1, le=100_000, description="Examples of a support set.")
+    examples: int | None = Field(None, ge=1, le=100_000, description="Examples of a support set.")
     norm: float | None = Field(None, gt=0, description="Euclidean norm of a tensor input.")
 
 
@@ -97,9 +102,9 @@ class Manifest(Part):
     statistics: dict[TensorName, TensorSpec] | None = Field(None, min_length=1)
     state: dict[TensorName, TensorSpec] = Field(min_length=1)
     state_bytes: int = Field(ge=1, le=MAX_STATE_BYTES)
-    accepts: tuple[Literal["base", "support"], ...] = Field(min_length=1)
+    accepts: tuple[Literal["base", "task", "support"], ...] = Field(min_length=1)
     base: Literal["empty-support"] | None = None
-    support: SupportSpec
+    support: SupportSpec | None = None
     output: Output
     limits: Limits
     invariant: tuple[Literal["order", "labels"], ...] = ()
@@ -111,6 +116,11 @@ class Manifest(Part):
         for problem in _contradictions(self):
             raise ValueError(problem)
         return self
+
+    @property
+    def learns(self) -> bool:
+        """Whether states are made of support sets, be it the empty one."""
+        return "support" in self.accepts or "base" in self.accepts
 
     @property
     def open_labels(self) -> bool:
@@ -149,11 +159,15 @@ def _contradictions(manifest: Manifest) -> list[str]:
 
 def _graph_contradictions(manifest: Manifest) -> list[str]:
     found = []
-    needed = {"adapt", "predict"} | ({"summarise"} if manifest.statistics else set())
+    needed = {"predict"} | ({"adapt"} if manifest.learns else set()) | ({"summarise"} if manifest.statistics else set())
     if missing := needed - set(manifest.graphs):
         found.append(f"graphs: {', '.join(sorted(missing))} missing")
     if manifest.statistics is None and "summarise" in manifest.graphs:
         found.append("statistics: missing, though there is a summarise graph")
+    if not manifest.learns and "adapt" in manifest.graphs:
+        found.append("graphs: adapt is there, though `accepts` holds neither support nor base")
+    if ("task" in manifest.accepts) != (DESCRIBE_ID in manifest.graphs):
+        found.append(f"graphs: {DESCRIBE_ID} is given exactly where `accepts` holds task")
     if "encode" not in manifest.graphs and _plain(manifest.features) != _plain(manifest.inputs):
         found.append("features: without an encode graph they are the inputs")
     return found
@@ -182,17 +196,24 @@ def _task_contradictions(manifest: Manifest) -> list[str]:
         found.append("base: given exactly where `accepts` holds base")
     if manifest.base == "empty-support" and manifest.open_labels:
         found.append("base: an empty support set needs fixed labels")
+    for name, part in (("support", manifest.support), ("limits.examples", manifest.limits.examples)):
+        if (part is not None) != manifest.learns:
+            found.append(f"{name}: given exactly where `accepts` holds support or base")
+    if not manifest.learns and (manifest.invariant or manifest.statistics):
+        found.append("invariant and statistics: of support sets, of which `accepts` holds none")
+    if "task" in manifest.accepts and manifest.format == "1.0":
+        found.append("format: known tasks came with 1.1")
     return found
 
 
 def _kind_contradictions(manifest: Manifest) -> list[str]:
     of_class = isinstance(manifest.output, ClassOutput)
-    found = [
-        f"limits.{name}: given exactly where the output is of kind class"
-        for name in ("ways", "shots")
-        if (getattr(manifest.limits, name) is not None) != of_class
-    ]
-    if manifest.support.kind != manifest.output.kind:
+    found = []
+    if (manifest.limits.ways is not None) != of_class:
+        found.append("limits.ways: given exactly where the output is of kind class")
+    if (manifest.limits.shots is not None) != (of_class and manifest.learns):
+        found.append("limits.shots: given exactly where support sets have labels of kind class")
+    if manifest.support is not None and manifest.support.kind != manifest.output.kind:
         found.append(f"support.kind: {manifest.support.kind}, but the output is of kind {manifest.output.kind}")
     if not of_class and "labels" in manifest.invariant:
         found.append("invariant: numbers have no labels")

@@ -7,11 +7,12 @@ import numpy as np
 
 from ..errors import SignatureMismatch
 from ..task import Arrays
-from .manifest import GraphName, Manifest
+from .manifest import DESCRIBE_ID, GraphName, Manifest
 from .parts import Axis, TensorSpec
 
 BATCH = "batch"
 EXAMPLE = "example"
+INDEX = "index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def graph_signatures(manifest: Manifest) -> dict[GraphName, tuple[Signature, Sig
     y_s = {"class": _tensor("int64", BATCH, EXAMPLE), "number": _tensor("float32", BATCH, EXAMPLE, 1)}
     support = {
         **_after((BATCH, EXAMPLE), manifest.features, "_s"),
-        "y_s": y_s[manifest.support.kind],
+        "y_s": y_s[manifest.output.kind],
         "weight_s": _tensor("float32", BATCH, EXAMPLE),
     }
     features = _after((BATCH,), manifest.features)
@@ -73,6 +74,7 @@ def graph_signatures(manifest: Manifest) -> dict[GraphName, tuple[Signature, Sig
     statistics = None if manifest.statistics is None else _after((BATCH,), manifest.statistics)
     edges: dict[GraphName, tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]] = {
         "encode": (inputs, features),
+        DESCRIBE_ID: ({INDEX: _tensor("int64", BATCH)}, state),
         "adapt": (support if statistics is None else statistics, state),
         "predict": ({**features, **state}, y),
     }

@@ -7,7 +7,7 @@ from ..bundle.bundle import GOLDEN_REQUESTS
 from ..errors import BundleInvalid
 from ..task import Caller
 from .models import Served
-from .predicting import Ask, Base, BySupport, PredictOptions, Predictor
+from .predicting import Ask, Base, BySupport, ByTask, PredictOptions, Predictor, TaskRef
 from .reading import Answer, NumberAnswer
 from .supports import Labelled
 
@@ -42,7 +42,12 @@ def _read(request: dict[str, Any]) -> tuple[Ask, list[dict[str, float] | list[fl
         for place, example in enumerate(request.get("support", []))
     )
     inputs = tuple(request["inputs"])
-    ask = Ask(inputs, tuple(f"inputs[{i}]" for i in range(len(inputs))), BySupport(examples) if examples else Base())
+    task: TaskRef = BySupport(examples) if examples else Base()
+    if "task" in request:
+        if examples:
+            raise ValueError("task and support stand beside each other")
+        task = ByTask(request["task"]["id"])
+    ask = Ask(inputs, tuple(f"inputs[{i}]" for i in range(len(inputs))), task)
     return ask, [_wanted(answer) for answer in request["answers"]], float(request["tolerance"])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..bundle.manifest import Manifest
+from ..bundle.tasks import KnownTask
 from ..codecs.decode import decode_inputs
 from ..engine.engine import Engine
 from ..errors import InputInvalid
@@ -93,6 +94,11 @@ async def base_state(served: Served) -> TaskState:
     """The state with no task given: φ of the empty support set."""
     nothing = served.engine.no_features()
     return await state_of(served, nothing, [])
+
+
+async def task_state(served: Served, task: KnownTask) -> TaskState:
+    """The state of a known task."""
+    return TaskState(await served.engine.describe(task.index), task.labels, task.shots)
 
 
 def split(features: Arrays, at: int) -> tuple[Arrays, Arrays]:

@@ -63,7 +63,8 @@ def check_weight(weight: float, manifest: Manifest, field: str) -> None:
     Raises:
         SupportSetInvalid: not 1 where weights are binary, or not in the range of real weights.
     """
-    if manifest.support.weights == "binary" and weight != 1:
+    real = manifest.support is not None and manifest.support.weights == "real"
+    if not real and weight != 1:
         raise SupportSetInvalid(f"the weight is {weight:g}", field=field, allowed="1")
     if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
         allowed = f"{MIN_WEIGHT:g} to {MAX_WEIGHT:g}"
@@ -101,10 +102,9 @@ def check_count(count: int, manifest: Manifest, place: str = "support") -> None:
     """
     if not count and manifest.base is None:
         raise SupportSetInvalid("is empty", field=place, allowed="at least one labelled example")
-    if count > manifest.limits.examples:
-        raise SupportSetInvalid(
-            f"there are {count} examples", field=place, allowed=f"at most {manifest.limits.examples}"
-        )
+    most = manifest.limits.examples or 0
+    if count > most:
+        raise SupportSetInvalid(f"there are {count} examples", field=place, allowed=f"at most {most}")
 
 
 def check_limits(labels: Sequence[str], manifest: Manifest, place: str = "support") -> None:

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from ..predictor.changes import ExampleChange, LabelCount, Written, count_labels
 from ..schemas import (
-    ID,
     AdaptationAnswer,
     AdaptationItem,
     AdaptationList,
@@ -17,6 +16,7 @@ from ..schemas import (
     PutRequest,
     WrittenAnswer,
 )
+from ..task import ID
 from .bodies import body_schema, json_body
 from .common import (
     AdaptationId,

@@ -11,6 +11,7 @@ from ..predictor.predicting import (
     Base,
     ByAdaptation,
     BySupport,
+    ByTask,
     Outcome,
     Prediction,
     PredictOptions,
@@ -37,9 +38,13 @@ from .common import CallerDep, ModelName, ServiceDep
 
 router = APIRouter(tags=["predict"])
 
+_NAMES = ("task", "adaptation", "support")
+"""The keys that name a task."""
+
 
 class _TaskParts(TypedDict):
     used: Used
+    task: str | None
     adaptation: str | None
     revision: int | None
 
@@ -51,7 +56,7 @@ async def predict(
     service: ServiceDep,
     caller: CallerDep,
 ) -> Response:
-    """Predict, with an adaptation, a support set, or the base model; rows of many tasks in one call."""
+    """Predict, with a known task, an adaptation, a support set, or the base model; rows of many tasks in one call."""
     asks = _asks(request, service.max_rows_per_call)
     _refuse_too_many(asks, service.max_queued_rows)
     options = _options(request.options, partial=request.partial)
@@ -79,8 +84,8 @@ def _asks(request: PredictRequest, most: int) -> list[Ask]:
         if request.partial:
             raise RequestInvalid("is for `rows`", field="partial", allowed="`rows` beside it")
         fields = tuple(f"inputs[{place}]" for place in range(count))
-        return [Ask(tuple(inputs), fields, _task(request.adaptation, request.support, ""))]
-    for key in ("adaptation", "support"):
+        return [Ask(tuple(inputs), fields, _task(request, ""))]
+    for key in _NAMES:
         if getattr(request, key) is not None:
             raise RequestInvalid("stands beside `rows`", field=key, allowed="a task in each row")
     return [_ask(row, f"rows[{place}]") for place, row in enumerate(rows)]
@@ -95,18 +100,20 @@ def _refuse_too_many(asks: Sequence[Ask], most: int) -> None:
 
 
 def _ask(row: RowRequest, place: str) -> Ask:
-    return Ask((row.input,), (f"{place}.input",), _task(row.adaptation, row.support, f"{place}."))
+    return Ask((row.input,), (f"{place}.input",), _task(row, f"{place}."))
 
 
-def _task(adaptation: str | None, support: list[SupportExample] | None, prefix: str) -> TaskRef:
-    if adaptation is not None and support is not None:
-        raise RequestInvalid(
-            "stands beside `adaptation`", field=f"{prefix}support", allowed="either `adaptation` or `support`"
-        )
-    if adaptation is not None:
-        return ByAdaptation(adaptation, f"{prefix}adaptation")
-    if support is not None:
-        return BySupport(_labelled(support, f"{prefix}support"), f"{prefix}support")
+def _task(request: PredictRequest | RowRequest, prefix: str) -> TaskRef:
+    given = [name for name in _NAMES if getattr(request, name) is not None]
+    if len(given) > 1:
+        one_of = ", ".join(f"`{name}`" for name in _NAMES)
+        raise RequestInvalid(f"stands beside `{given[0]}`", field=f"{prefix}{given[-1]}", allowed=f"one of {one_of}")
+    if request.task is not None:
+        return ByTask(request.task.id, f"{prefix}task")
+    if request.adaptation is not None:
+        return ByAdaptation(request.adaptation, f"{prefix}adaptation")
+    if request.support is not None:
+        return BySupport(_labelled(request.support, f"{prefix}support"), f"{prefix}support")
     return Base(f"{prefix}support")
 
 
@@ -129,10 +136,10 @@ def _answers(outcome: Outcome) -> list[PredictionAnswer | FailedAnswer]:
 
 
 def _answer(prediction: Prediction) -> PredictionAnswer:
-    answer, task = (
-        prediction.answer,
-        _TaskParts(used=prediction.used, adaptation=prediction.adaptation, revision=prediction.revision),
+    task = _TaskParts(
+        used=prediction.used, task=prediction.task, adaptation=prediction.adaptation, revision=prediction.revision
     )
+    answer = prediction.answer
     if isinstance(answer, NumberAnswer):
         return NumberPrediction(kind="number", value=answer.value, interval=answer.interval, **task)
     return ClassPrediction(
