@@ -1,6 +1,6 @@
 """The graphs of the tiny bundle, made with `onnx.helper`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,20 +98,21 @@ def model(
     nodes: Sequence[onnx.NodeProto],
     inputs: Mapping[str, Sequence[int | str]],
     outputs: Mapping[str, Sequence[int | str]],
+    whole: Collection[str] = ("y_s",),
     **constants: Array,
 ) -> onnx.ModelProto:
-    """An ONNX model; tensors are float32, but `y_s` is int64. Constants that no node takes are left out."""
+    """An ONNX model; tensors are float32, but those in `whole` int64. Constants that no node takes are left out."""
     used = {name for node in nodes for name in node.input}
     graph = helper.make_graph(
         list(nodes),
         "tiny",
-        [value(name, axes) for name, axes in inputs.items()],
-        [value(name, axes) for name, axes in outputs.items()],
+        [value(name, axes, whole) for name, axes in inputs.items()],
+        [value(name, axes, whole) for name, axes in outputs.items()],
         [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items() if name in used],
     )
     return helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 18)])
 
 
-def value(name: str, axes: Sequence[int | str]) -> onnx.ValueInfoProto:
+def value(name: str, axes: Sequence[int | str], whole: Collection[str] = ("y_s",)) -> onnx.ValueInfoProto:
     """The declaration of an input or output."""
-    return helper.make_tensor_value_info(name, TensorProto.INT64 if name == "y_s" else TensorProto.FLOAT, list(axes))
+    return helper.make_tensor_value_info(name, TensorProto.INT64 if name in whole else TensorProto.FLOAT, list(axes))

@@ -9,8 +9,8 @@ from PIL import Image
 
 from handful_models.omniglot import Characters
 
-from .gate import Sample
 from .golden import RawEpisode
+from .sample import ClassSample
 
 
 def png(bits: np.ndarray, *, dark_on_light: bool) -> str:
@@ -21,9 +21,9 @@ def png(bits: np.ndarray, *, dark_on_light: bool) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def sample(characters: Characters) -> Sample:
+def sample(characters: Characters) -> ClassSample:
     """All drawings as training sees them."""
-    return Sample({"x": _arrays(characters.small)})
+    return ClassSample({"x": _arrays(characters.small)})
 
 
 def episodes(characters: Characters, *, seed: int, ways: int = 5) -> list[RawEpisode]:

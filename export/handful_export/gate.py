@@ -1,5 +1,6 @@
 """The export gate: a bundle that breaks a law of serving is refused here, before anyone can publish it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +10,8 @@ from handful_service.bundle.manifest import GraphName, Manifest
 from handful_service.task import Arrays
 
 from .errors import GateRefused
-from .runner import Runner, adapt
+from .runner import Runner, adapt, encode, support_feed
+from .sample import Labelled, Sample
 
 SIZES = ((1, 1), (2, 7), (7, 2))
 """(batch, support) sizes that every graph is run at, besides the largest support set that the limits allow."""
@@ -22,30 +24,11 @@ SAME = 1e-5
 
 OUTLIER = 1.0e4
 
+ORDERS = 20
+"""Orders of a support set that the spread is measured over."""
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Real labelled inputs, in the form that the training pipeline gives the encoder.
-
-    Attributes:
-        inputs: Arrays `[class, image, *input]`.
-    """
-
-    inputs: Arrays
-
-    @property
-    def classes(self) -> int:
-        """How many classes."""
-        return len(next(iter(self.inputs.values())))
-
-    @property
-    def images(self) -> int:
-        """How many inputs each class has."""
-        return int(next(iter(self.inputs.values())).shape[1])
-
-    def take(self, classes: np.ndarray, images: np.ndarray) -> Arrays:
-        """Some inputs, each array `[n, *input]`."""
-        return {name: np.ascontiguousarray(array[classes, images]) for name, array in self.inputs.items()}
+TRIALS = 30
+"""Real tasks on which true labels must beat shuffled ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +41,11 @@ class Support:
 
     def feed(self) -> Arrays:
         """The inputs of the graphs that take support sets, with batch 1."""
-        return {
-            **{f"{name}_s": array[None] for name, array in self.features.items()},
-            "y_s": self.y[None],
-            "weight_s": self.weight[None],
-        }
+        return support_feed(self.features, self.y, self.weight)
+
+    def at(self, places: np.ndarray) -> "Support":
+        """The examples at some places, in that order."""
+        return Support({name: a[places] for name, a in self.features.items()}, self.y[places], self.weight[places])
 
 
 @dataclass
@@ -83,7 +66,7 @@ class Gate:
         manifest: What the bundle declares.
         torch: The learner.
         onnx: Its exported graphs.
-        sample: Real inputs, at least 2 classes of 2.
+        sample: Real examples.
         seed: Of the draws.
     """
 
@@ -94,12 +77,15 @@ class Gate:
         self._onnx = onnx
         self._sample = sample
         self._draw = np.random.default_rng(seed)
+        self._of_class = manifest.output.kind == "class"
+        self._limit = manifest.limits.examples
 
     def run(self, *, margin: float | None) -> Report:
         """Every check.
 
         Args:
-            margin: By how much accuracy with true labels must exceed accuracy with shuffled ones.
+            margin: By how much accuracy with true labels must exceed accuracy with shuffled ones; for numbers, by
+                which part of itself the squared error must fall.
 
         Raises:
             GateRefused: a check failed.
@@ -110,8 +96,9 @@ class Gate:
             self._rows_apart,
             self._sensitivity,
             self._every_example_counts,
-            *((self._order,) if "order" in self._manifest.invariant else ()),
+            self._order if "order" in self._manifest.invariant else self._spread_over_orders,
             *((self._relabelling,) if "labels" in self._manifest.invariant else ()),
+            *((self._empty_support,) if "base" in self._manifest.accepts else ()),
         ):
             check()
         if margin is not None:
@@ -119,11 +106,10 @@ class Gate:
         return self.report
 
     def _parity(self) -> None:
-        for batch, examples in (*SIZES, (2, self._manifest.limits.examples)):
+        for batch, examples in (*SIZES, (2, self._limit)):
             inputs = self._inputs(batch)
-            features = self._same("encode", inputs)
-            supports = [self._support(examples) for _ in range(batch)]
-            feed = {name: np.stack([support.feed()[name][0] for support in supports]) for name in supports[0].feed()}
+            features = self._same("encode", inputs) if "encode" in self._manifest.graphs else inputs
+            feed = _stacked([self._support(examples) for _ in range(batch)])
             source = self._same("summarise", feed) if self._onnx.additive else feed
             self._same("predict", {**features, **self._same("adapt", source)})
 
@@ -134,21 +120,37 @@ class Gate:
         return expected
 
     def _padding(self) -> None:
-        """Absent examples with wild features change nothing."""
+        """Absent examples with wild features change nothing, wherever they stand."""
         support, query = self._support(7), self._features(5)
-        wild = {name: np.concatenate([a, OUTLIER * np.ones_like(a[:3])]) for name, a in support.features.items()}
-        y = np.concatenate([support.y, np.zeros(3, np.int64)])
-        weight = np.concatenate([support.weight, np.zeros(3, np.float32)])
-        padded = Support(wild, y, weight)
-        self._close("padding", self._scores(support, query), self._scores(padded, query), SAME)
+        expected = self._scores(support, query)
+        wild = Support(
+            {name: np.full_like(array[:1], OUTLIER) for name, array in support.features.items()},
+            np.zeros_like(support.y[:1]) if self._of_class else np.full_like(support.y[:1], OUTLIER),
+            np.zeros(1, np.float32),
+        )
+        joined = Support(
+            {name: np.concatenate([array, wild.features[name]]) for name, array in support.features.items()},
+            np.concatenate([support.y, wild.y]),
+            np.concatenate([support.weight, wild.weight]),
+        )
+        for absent in ((0, 0, 0), (4,), (7, 7, 7), (0, 3, 3, 5, 7)):
+            padded = joined.at(np.insert(np.arange(7), absent, 7))
+            self._close("padding", expected, self._scores(padded, query), SAME)
+
+    def _empty_support(self) -> None:
+        """Without any example there is an answer, and it is torch's."""
+        support, query = self._support(1), self._features(5)
+        nothing = Support(support.features, support.y, np.zeros_like(support.weight))
+        expected, got = (self._logits(runner, nothing, query) for runner in (self._torch, self._onnx))
+        self._close("parity of the empty support set", expected, got, PARITY)
 
     def _rows_apart(self) -> None:
         """No row changes when a neighbour becomes an outlier, in any graph."""
         inputs = self._inputs(4)
-        features = self._onnx.run("encode", inputs)
-        supports = [self._support(7) for _ in range(4)]
-        feed = {name: np.stack([support.feed()[name][0] for support in supports]) for name in supports[0].feed()}
-        self._apart("encode", inputs)
+        features = encode(self._onnx, inputs)
+        feed = _stacked([self._support(7) for _ in range(4)])
+        if "encode" in self._manifest.graphs:
+            self._apart("encode", inputs)
         if self._onnx.additive:
             self._apart("summarise", feed)
         self._apart("adapt", self._onnx.run("summarise", feed) if self._onnx.additive else feed)
@@ -170,10 +172,10 @@ class Gate:
     def _sensitivity(self) -> None:
         """Dropping an example, and swapping two labels, changes the answer, and as much as torch's."""
         support, query = self._support(6, ways=3), self._features(8)
-        kept = Support({n: a[1:] for n, a in support.features.items()}, support.y[1:], support.weight[1:])
-        other = int(np.flatnonzero(support.y != support.y[0])[0])
+        kept = support.at(np.arange(1, 6))
+        other = int(np.abs(support.y - support.y[0]).reshape(6).argmax())
         y = support.y.copy()
-        y[0], y[other] = y[other], y[0]
+        y[[0, other]] = y[[other, 0]]
         swapped = Support(support.features, y, support.weight)
         for what, changed in (("dropping an example", kept), ("swapping two labels", swapped)):
             change = self._logits(self._onnx, changed, query) - self._logits(self._onnx, support, query)
@@ -184,7 +186,7 @@ class Gate:
 
     def _every_example_counts(self) -> None:
         """The last example of the largest support set that the limits allow changes the state: none is cut off."""
-        full = self._support(self._manifest.limits.examples)
+        full = self._support(self._limit)
         weight = full.weight.copy()
         weight[-1] = 0
         less = Support(full.features, full.y, weight)
@@ -194,39 +196,50 @@ class Gate:
 
     def _order(self) -> None:
         support, query = self._support(12), self._features(5)
-        turn = self._draw.permutation(12)
-        turned = Support({n: a[turn] for n, a in support.features.items()}, support.y[turn], support.weight[turn])
+        turned = support.at(self._draw.permutation(12))
         self._close("order of the support set", self._scores(support, query), self._scores(turned, query), SAME)
+
+    def _spread_over_orders(self) -> None:
+        """How far apart the answers under some orders of one support set lie: the largest standard deviation."""
+        support, query = self._support(12), self._features(5)
+        orders = [self._scores(support.at(self._draw.permutation(12)), query) for _ in range(ORDERS)]
+        self.report.note("spread over orders", float(np.std(orders, axis=0).max()))
 
     def _relabelling(self) -> None:
         support, query = self._support(12), self._features(5)
-        slots = self._draw.permutation(self._manifest.limits.ways)
+        slots = self._draw.permutation(self._manifest.ways)
         renamed = Support(support.features, slots[support.y], support.weight)
         before, after = self._scores(support, query), self._scores(renamed, query)
         self._close("slots of the labels", before, after[..., slots], SAME)
 
     def _labels_matter(self, margin: float) -> None:
         """On real tasks, true labels beat shuffled ones."""
-        ways = min(5, self._sample.classes, self._manifest.limits.ways)
-        truth, shuffled = [], []
-        for _ in range(30):
-            classes = self._draw.choice(self._sample.classes, ways, replace=False)
-            images = self._draw.choice(self._sample.images, 2, replace=False)
-            first, second = (self._encoded(classes, np.full(ways, image)) for image in images)
-            y = np.arange(ways)
-            weight = np.ones(ways, np.float32)
-            truth.append((self._guess(Support(first, y, weight), second) == y).mean())
-            shuffled.append((self._guess(Support(first, self._draw.permutation(y), weight), second) == y).mean())
+        truth: list[float] = []
+        shuffled: list[float] = []
+        for _ in range(TRIALS):
+            support, query = self._sample.trial(self._draw, self._manifest.ways)
+            features, asked = encode(self._onnx, support.inputs), encode(self._onnx, query.inputs)
+            weight = np.ones(len(support.y), np.float32)
+            for found, y in ((truth, support.y), (shuffled, self._draw.permutation(support.y))):
+                found.append(self._quality(Support(features, y, weight), asked, query))
         gain = float(np.mean(truth) - np.mean(shuffled))
+        if not self._of_class:
+            gain /= -float(np.mean(shuffled))
         self.report.note("true labels over shuffled", gain)
         if not gain >= margin:
             raise GateRefused("true labels over shuffled", f"the margin is {gain:.3f}, needed is {margin:g}")
 
-    def _guess(self, support: Support, query: Arrays) -> np.ndarray:
-        return np.asarray(np.argmax(self._scores(support, query), -1))
+    def _quality(self, support: Support, asked: Arrays, query: Labelled) -> float:
+        """Accuracy, or the squared error of numbers with a minus before it."""
+        found = self._scores(support, asked)
+        if self._of_class:
+            return float((found.argmax(-1) == query.y).mean())
+        return -float(np.square(found[:, :1] - query.y).mean())
 
     def _scores(self, support: Support, query: Arrays) -> NDArray[np.float64]:
-        scores: NDArray[np.float64] = _softmax(self._logits(self._onnx, support, query)).mean(1)
+        """Chances by slot `[query, way]`, or means and log-variances `[query, 2]`, averaged over members."""
+        y = self._logits(self._onnx, support, query).astype(np.float64)
+        scores: NDArray[np.float64] = (_softmax(y) if self._of_class else y).mean(1)
         return scores
 
     def _logits(self, runner: Runner, support: Support, query: Arrays) -> np.ndarray:
@@ -236,19 +249,16 @@ class Gate:
         return np.asarray(runner.run("predict", {**query, **repeated})["y"])
 
     def _inputs(self, rows: int) -> Arrays:
-        classes = self._draw.integers(self._sample.classes, size=rows)
-        return self._sample.take(classes, self._draw.integers(self._sample.images, size=rows))
+        return self._sample.draw(self._draw, rows).inputs
 
     def _features(self, rows: int) -> Arrays:
-        return self._onnx.run("encode", self._inputs(rows))
-
-    def _encoded(self, classes: np.ndarray, images: np.ndarray) -> Arrays:
-        return self._onnx.run("encode", self._sample.take(classes, images))
+        return encode(self._onnx, self._inputs(rows))
 
     def _support(self, examples: int, *, ways: int | None = None) -> Support:
-        ways = min(ways or examples, self._manifest.limits.ways)
-        y = np.arange(examples) % ways
-        return Support(self._features(examples), y.astype(np.int64), np.ones(examples, np.float32))
+        drawn = self._sample.draw(self._draw, examples)
+        slots = np.arange(examples, dtype=np.int64) % max(1, min(ways or examples, self._manifest.ways))
+        y = slots if self._of_class else drawn.y
+        return Support(encode(self._onnx, drawn.inputs), y, np.ones(examples, np.float32))
 
     def _close(self, check: str, expected: np.ndarray, got: np.ndarray, tolerance: float) -> None:
         if expected.shape != got.shape:
@@ -265,3 +275,9 @@ class Gate:
 def _softmax(logits: np.ndarray) -> np.ndarray:
     raised = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     return np.asarray(raised / raised.sum(-1, keepdims=True))
+
+
+def _stacked(supports: Sequence[Support]) -> Arrays:
+    """The inputs of one run for several support sets of one size."""
+    feeds = [support.feed() for support in supports]
+    return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}

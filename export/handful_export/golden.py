@@ -1,19 +1,24 @@
 """Golden vectors and golden requests: what the training pipeline answers, for the service to be held to."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from handful_service.bundle.manifest import Calibration, GraphName
+from handful_service.bundle.manifest import GraphName
+from handful_service.bundle.outputs import ClassOutput, NumberOutput, Output
 from handful_service.task import Arrays
 
-from .runner import Runner, adapt
+from .known import DESCRIBE_ID, INDEX, KnownTasks
+from .runner import Runner, adapt, encode, support_feed
 
 SCORE_TOLERANCE = 1e-3
 """Of golden requests: processors differ in the last digits of a convolution."""
+
+CONFIDENCE = 0.95
+"""Of the intervals of golden requests: the service's default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,42 +26,47 @@ class RawEpisode:
     """A small task in both forms: as a client would send it, and as the training pipeline sees it.
 
     Attributes:
-        support: Raw inputs with their labels.
+        support: Raw inputs with their labels: strings, or numbers. None at all asks for the answer of the base.
         queries: Raw inputs.
-        support_inputs: Arrays `[example, *input]` of the same support set.
+        support_inputs: Arrays `[example, *input]` of the same support set; empty where it is.
         query_inputs: Arrays `[query, *input]` of the same queries.
+        task: The id of a known task, instead of a support set.
     """
 
-    support: Sequence[tuple[Any, str]]
+    support: Sequence[tuple[Any, str | float]]
     queries: Sequence[Any]
     support_inputs: Arrays
     query_inputs: Arrays
+    task: str | None = None
 
 
-def golden_vectors(torch: Runner, inputs: Arrays, ways: int) -> bytes:
+def golden_vectors(torch: Runner, inputs: Arrays, y: np.ndarray, known: KnownTasks | None = None) -> bytes:
     """`golden.npz`: inputs of every graph and what torch gives for them.
 
     Args:
         torch: The learner.
         inputs: Arrays `[n, *input]`, the support set of a task of `n` examples, and its queries.
-        ways: Ways that a state holds.
+        y: Their labels.
+        known: The known tasks, if any.
     """
-    features = torch.run("encode", inputs)
-    examples = len(next(iter(features.values())))
-    y = np.arange(examples, dtype=np.int64)[None] % min(ways, examples)
-    weight = np.ones((1, examples), np.float32)
-    weight[0, -1] = 0
-    support = {**{f"{name}_s": array[None] for name, array in features.items()}, "y_s": y, "weight_s": weight}
+    features = encode(torch, inputs)
+    examples = len(y)
+    weight = np.ones(examples, np.float32)
+    weight[-1] = 0
+    support = support_feed(features, y, weight)
     state = adapt(torch, support)
-    rows = {**features, **{name: np.repeat(array, examples, axis=0) for name, array in state.items()}}
+    rows = {**features, **_repeated(state, examples)}
     edges: dict[GraphName, tuple[Arrays, Arrays]] = {
-        "encode": (inputs, features),
+        **({"encode": (inputs, features)} if torch.encodes else {}),
         "adapt": (support, state),
         "predict": (rows, torch.run("predict", rows)),
     }
     if torch.additive:
         statistics = torch.run("summarise", support)
         edges |= {"summarise": (support, statistics), "adapt": (statistics, state)}
+    if known is not None:
+        index = np.arange(len(known.entries), dtype=np.int64)
+        edges[DESCRIBE_ID] = ({INDEX: index}, dict(known.states))
     arrays = {
         f"{graph}.{way}.{name}": array
         for graph, (takes, gives) in edges.items()
@@ -69,40 +79,88 @@ def golden_vectors(torch: Runner, inputs: Arrays, ways: int) -> bytes:
 
 
 def golden_requests(
-    torch: Runner, episodes: Sequence[RawEpisode], ways: int, calibration: Calibration | None
+    torch: Runner, episodes: Sequence[RawEpisode], output: Output, known: KnownTasks | None = None
 ) -> list[dict[str, Any]]:
-    """`golden_requests.json`: raw requests and the scores that the training pipeline gives them."""
-    return [_request(torch, episode, ways, calibration) for episode in episodes]
+    """`golden_requests.json`: raw requests and the answers that the training pipeline gives them."""
+    return [_request(torch, episode, output, known) for episode in episodes]
 
 
-def _request(torch: Runner, episode: RawEpisode, ways: int, calibration: Calibration | None) -> dict[str, Any]:
-    labels = list(dict.fromkeys(label for _, label in episode.support))
-    y = np.array([labels.index(label) for _, label in episode.support], np.int64)
-    features = torch.run("encode", episode.support_inputs)
-    support = {
-        **{f"{name}_s": array[None] for name, array in features.items()},
-        "y_s": y[None],
-        "weight_s": np.ones((1, len(y)), np.float32),
-    }
-    state = adapt(torch, support)
-    queries = torch.run("encode", episode.query_inputs)
-    rows = len(episode.queries)
-    repeated = {name: np.repeat(array, rows, axis=0) for name, array in state.items()}
-    logits = torch.run("predict", {**queries, **repeated})["y"][..., : len(labels)].astype(np.float64)
-    temperature = 1.0
-    if calibration is not None:
-        row, column = calibration.cell(len(labels), float(np.bincount(y).min()))
-        temperature = calibration.temperature[row][column]
-    raised = np.exp((logits - logits.max(-1, keepdims=True)) / temperature)
-    scores = (raised / raised.sum(-1, keepdims=True)).mean(1)
+def _request(torch: Runner, episode: RawEpisode, output: Output, known: KnownTasks | None) -> dict[str, Any]:
+    raw_labels = [label for _, label in episode.support]
+    labels = _labels(output, raw_labels, known, episode.task)
+    if episode.task is not None and known is not None:
+        state, shots = known.state(episode.task), known.shots(episode.task)
+    else:
+        state, shots = _adapted(torch, episode, output, labels)
+    rows = {**encode(torch, episode.query_inputs), **_repeated(state, len(episode.queries))}
+    y = torch.run("predict", rows)["y"].astype(np.float64)
+    if isinstance(output, NumberOutput):
+        answers = _numbers(y, output, shots)
+    else:
+        answers = _classes(y[..., : len(labels)], labels, output, shots)
+    support = [{"input": raw, "label": label} for raw, label in episode.support]
     return {
-        "support": [{"input": raw, "label": label} for raw, label in episode.support],
+        **({"support": support} if support else {}),
+        **({"task": {"id": episode.task}} if episode.task is not None else {}),
         "inputs": list(episode.queries),
-        "answers": [_answer(row, labels) for row in scores],
+        "answers": answers,
         "tolerance": SCORE_TOLERANCE,
     }
 
 
-def _answer(scores: np.ndarray, labels: Sequence[str]) -> Mapping[str, Any]:
-    by_label = {label: round(float(score), 6) for label, score in zip(labels, scores, strict=True)}
-    return {"label": labels[int(scores.argmax())], "scores": by_label}
+def _labels(output: Output, support: Sequence[str | float], known: KnownTasks | None, task: str | None) -> list[str]:
+    """The label of each slot in use; none for numbers."""
+    if isinstance(output, NumberOutput):
+        return []
+    if output.labels != "open":
+        return list(output.labels)
+    if known is not None and task is not None:
+        return known.labels(task)
+    return list(dict.fromkeys(str(label) for label in support))
+
+
+def _adapted(torch: Runner, episode: RawEpisode, output: Output, labels: Sequence[str]) -> tuple[Arrays, float]:
+    """The state of a support set, and its effective shots."""
+    given = [label for _, label in episode.support]
+    inputs, weight = episode.support_inputs, np.ones(len(given), np.float32)
+    if not given:  # an empty support set is one absent example
+        inputs = {name: np.zeros_like(array[:1]) for name, array in episode.query_inputs.items()}
+        weight = np.zeros(1, np.float32)
+    if isinstance(output, NumberOutput):
+        y = np.array(given or [0.0], np.float32)[:, None]
+        shots = float(len(given))
+    else:
+        y = np.array([labels.index(str(label)) for label in given] or [0], np.int64)
+        counts = np.bincount(y, weights=weight)
+        shots = float(counts[counts > 0].min(initial=np.inf)) if given else 0.0
+    return adapt(torch, support_feed(encode(torch, inputs), y, weight)), shots
+
+
+def _classes(logits: np.ndarray, labels: Sequence[str], output: ClassOutput, shots: float) -> list[dict[str, Any]]:
+    temperature = 1.0
+    if output.calibration is not None:
+        row, column = output.calibration.cell(len(labels), shots)
+        temperature = output.calibration.temperature[row][column]
+    raised = np.exp((logits - logits.max(-1, keepdims=True)) / temperature)
+    scores = (raised / raised.sum(-1, keepdims=True)).mean(1)
+    return [
+        {
+            "label": labels[int(row.argmax())],
+            "scores": {label: round(float(score), 6) for label, score in zip(labels, row, strict=True)},
+        }
+        for row in scores
+    ]
+
+
+def _numbers(y: np.ndarray, output: NumberOutput, shots: float) -> list[dict[str, Any]]:
+    means, variances = y[..., 0], np.exp(y[..., 1])
+    value = means.mean(1)
+    half = output.half_width(shots, CONFIDENCE) * np.sqrt(variances.mean(1) + means.var(1))
+    return [
+        {"kind": "number", "value": float(v), "interval": [float(v - h), float(v + h)]}
+        for v, h in zip(value, half, strict=True)
+    ]
+
+
+def _repeated(state: Arrays, rows: int) -> Arrays:
+    return {name: np.repeat(array, rows, axis=0) for name, array in state.items()}

@@ -3,7 +3,7 @@
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,9 +11,12 @@ import onnx
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from handful_models.learner import AdditiveLearner, Learner, Tensors
+from handful_models.learner import AdditiveLearner, IterativeLearner, Learner, Tensors
 from handful_service.bundle.manifest import GraphName
+
+from .loop import looped
 
 OPSET = 20
 BATCH = Dim("batch")
@@ -64,6 +67,44 @@ class _AdaptToExamples(nn.Module):
         return list(self.learner.state(support_features(inputs), inputs["y_s"], inputs["weight_s"]).values())
 
 
+class _Begin(nn.Module):
+    def __init__(self, learner: IterativeLearner) -> None:
+        super().__init__()
+        self.learner = learner
+
+    def forward(self, inputs: dict[str, Tensor]) -> list[Tensor]:
+        return list(self.learner.begin(support_features(inputs), inputs["y_s"], inputs["weight_s"]).values())
+
+
+class _Step(nn.Module):
+    """One step, with the support set first and the state after it, in the order of `names`."""
+
+    def __init__(self, learner: IterativeLearner, names: Sequence[str], support: int) -> None:
+        super().__init__()
+        self.learner = learner
+        self.names = tuple(names)
+        self.support = support
+
+    def forward(self, *tensors: Tensor) -> list[Tensor]:
+        inputs = dict(zip(self.names, tensors, strict=True))
+        given = {name: inputs[name] for name in self.names[: self.support]}
+        before = {name: inputs[name] for name in self.names[self.support :]}
+        after = self.learner.step(support_features(given), given["y_s"], given["weight_s"], before)
+        return [after[name] for name in before]
+
+
+class _Traced(nn.Module):
+    """A step as the plain operators that it ran: what it did by `torch.autograd.grad` is among them."""
+
+    def __init__(self, step: nn.Module, takes: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.graph_module = make_fx(step, tracing_mode="symbolic")(*takes)
+
+    def forward(self, inputs: dict[str, Tensor]) -> list[Tensor]:
+        found: list[Tensor] = self.graph_module(*inputs.values())
+        return found
+
+
 class _Predict(nn.Module):
     def __init__(self, learner: Learner, features: Sequence[str]) -> None:
         super().__init__()
@@ -89,7 +130,12 @@ def edges(learner: Learner, inputs: Tensors) -> dict[str, dict[str, Tensor]]:
         support = {
             f"{name}_s": value.unsqueeze(1).expand(*size, *value.shape[1:]).clone() for name, value in features.items()
         }
-        support["y_s"] = torch.arange(TRACE_EXAMPLES).remainder(learner.ways).expand(size).clone()
+        slots = torch.arange(TRACE_EXAMPLES).remainder(learner.ways).expand(size).clone()
+        support["y_s"] = (
+            slots
+            if learner.target == "class"
+            else torch.linspace(-1, 1, TRACE_EXAMPLES).unsqueeze(-1).expand(*size, 1).clone()
+        )
         support["weight_s"] = torch.ones(size)
         given = support_features(support), support["y_s"], support["weight_s"]
         statistics = dict(learner.summarise(*given)) if isinstance(learner, AdditiveLearner) else {}
@@ -99,6 +145,12 @@ def edges(learner: Learner, inputs: Tensors) -> dict[str, dict[str, Tensor]]:
         "inputs": dict(inputs), "features": features, "support": support,
         "statistics": statistics, "state": state, "y": {"y": y},
     }  # fmt: skip
+
+
+def encodes(found: Mapping[str, Tensors]) -> bool:
+    """Whether the features at a learner's `edges` are other than the inputs; if not, there is no graph to export."""
+    inputs, features = found["inputs"], found["features"]
+    return features.keys() != inputs.keys() or any(features[name] is not inputs[name] for name in inputs)
 
 
 def export_graphs(learner: Learner, inputs: Tensors) -> dict[GraphName, bytes]:
@@ -111,21 +163,41 @@ def export_graphs(learner: Learner, inputs: Tensors) -> dict[GraphName, bytes]:
     learner.eval()
     found = edges(learner, inputs)
     features, support, statistics, state = (found[edge] for edge in ("features", "support", "statistics", "state"))
-    graphs: dict[GraphName, bytes] = {"encode": _export(_Encode(learner), found["inputs"], features)}
+    graphs: dict[GraphName, bytes] = {}
+    if encodes(found):
+        graphs["encode"] = _export(_Encode(learner), found["inputs"], features)
     if isinstance(learner, AdditiveLearner):
         graphs["summarise"] = _export(_Summarise(learner), support, statistics, examples=True)
         graphs["adapt"] = _export(_Adapt(learner), statistics, state)
+    elif isinstance(learner, IterativeLearner):
+        graphs["adapt"] = _export_loop(learner, support, state)
     else:
         graphs["adapt"] = _export(_AdaptToExamples(learner), support, state, examples=True)
     graphs["predict"] = _export(_Predict(learner, list(features)), {**features, **state}, found["y"])
     return graphs
 
 
+def _export_loop(learner: IterativeLearner, support: Tensors, state: Tensors) -> bytes:
+    """`begin`, and one `step` in a loop of constant length: five steps unrolled do not export in reasonable time."""
+    begin = _program(_Begin(learner), support, list(state), examples=support)
+    takes = {**support, **state}
+    with _quiet():
+        step = _Traced(_Step(learner, list(takes), len(support)), [value.clone() for value in takes.values()])
+    body = _program(step, takes, [f"next_{name}" for name in state], examples=support)
+    return _stripped(looped(begin, body, steps=learner.steps, state=list(state)))
+
+
 def _export(
     module: nn.Module, takes: Mapping[str, Tensor], gives: Mapping[str, Tensor], *, examples: bool = False
 ) -> bytes:
-    axes = {0: BATCH, 1: EXAMPLE} if examples else {0: BATCH}
-    shapes = dict.fromkeys(takes, axes)
+    return _stripped(_program(module, takes, list(gives), examples=takes if examples else ()))
+
+
+def _program(
+    module: nn.Module, takes: Mapping[str, Tensor], gives: Sequence[str], *, examples: Collection[str]
+) -> onnx.ModelProto:
+    """The ONNX form of a module; the inputs named in `examples` have the axis of a support set's examples."""
+    shapes = {name: {0: BATCH, 1: EXAMPLE} if name in examples else {0: BATCH} for name in takes}
     with _quiet():
         program = torch.onnx.export(
             module,
@@ -139,7 +211,8 @@ def _export(
         )
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")
-    return _stripped(program.model_proto)
+    model: onnx.ModelProto = program.model_proto
+    return model
 
 
 @contextmanager

@@ -21,9 +21,11 @@ class Runner(Protocol):
 
     Attributes:
         additive: Whether the state comes from statistics, by `summarise`, or from the support set itself.
+        encodes: Whether features are other than the inputs.
     """
 
     additive: bool
+    encodes: bool
 
     def run(self, graph: GraphName, arrays: Arrays) -> Arrays:
         """The named outputs of a graph."""
@@ -31,10 +33,16 @@ class Runner(Protocol):
 
 
 class TorchRunner:
-    """The learner itself."""
+    """The learner itself.
 
-    def __init__(self, learner: Learner) -> None:
+    Args:
+        learner: It is set to evaluation.
+        encodes: Whether features are other than the inputs.
+    """
+
+    def __init__(self, learner: Learner, *, encodes: bool = True) -> None:
         self._learner = learner.eval()
+        self.encodes = encodes
         self.additive = isinstance(learner, AdditiveLearner)
 
     def run(self, graph: GraphName, arrays: Arrays) -> Arrays:
@@ -65,6 +73,7 @@ class OnnxRunner:
 
     def __init__(self, graphs: Mapping[GraphName, bytes]) -> None:
         self.additive = "summarise" in graphs
+        self.encodes = "encode" in graphs
         self._sessions = {name: _session(name, content) for name, content in graphs.items()}
 
     def run(self, graph: GraphName, arrays: Arrays) -> Arrays:
@@ -81,6 +90,16 @@ def _session(name: str, content: bytes) -> Any:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises classes of its C++ binding without a common root
         raise GraphRefused(f"ONNX Runtime cannot load it: {error}", field=name) from error
+
+
+def encode(runner: Runner, inputs: Arrays) -> Arrays:
+    """The features of inputs `[batch, *input]`: they themselves where the learner has no graph for it."""
+    return runner.run("encode", inputs) if runner.encodes else inputs
+
+
+def support_feed(features: Arrays, y: np.ndarray, weight: np.ndarray) -> Arrays:
+    """The inputs of the graphs that take support sets, for one task: `features [example, *feature]`."""
+    return {**{f"{name}_s": array[None] for name, array in features.items()}, "y_s": y[None], "weight_s": weight[None]}
 
 
 def adapt(runner: Runner, support: Arrays) -> Arrays:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from handful_models.config import read_toml
+from handful_models.learner import Learner
 from handful_service.bundle.manifest import MODEL_NAME, ImageOptions
 
 from .errors import SpecInvalid
@@ -28,23 +29,17 @@ class ImageInput(ImageOptions):
 
 
 class OutputSection(_Section):
-    """The labels."""
+    """The labels; none for a learner of numbers."""
 
-    labels: Literal["open"] | tuple[str, ...]
+    labels: Literal["open"] | tuple[str, ...] | None = None
 
 
 class LimitsSection(_Section):
-    """What the service refuses; the ways are the learner's."""
+    """What the service refuses; the ways are the learner's, and numbers have no shots."""
 
-    shots: int = Field(ge=1)
+    shots: int | None = Field(None, ge=1)
     examples: int = Field(ge=1)
     norm: float | None = Field(None, gt=0)
-
-
-class InvariantSection(_Section):
-    """What holds of the support set, and is tested."""
-
-    hold: tuple[Literal["order", "labels"], ...] = ()
 
 
 class CardSection(_Section):
@@ -64,11 +59,12 @@ class ExportSpec(_Section):
     inputs: dict[str, TensorInput | ImageInput]
     output: OutputSection
     limits: LimitsSection
-    invariants: InvariantSection = InvariantSection()
     card: CardSection
     tolerance: float = Field(1e-4, gt=0, le=1e-2, description="Of golden outputs, relative and absolute.")
     margin: float | None = Field(
-        0.3, description="By how much true labels must beat shuffled ones; none for an untrained learner."
+        0.3,
+        description="By how much true labels must beat shuffled ones: in accuracy, or as a part of the squared error; "
+        "none for an untrained learner.",
     )
 
     def input_options(self, name: str) -> dict[str, Any]:
@@ -78,6 +74,23 @@ class ExportSpec(_Section):
             raise SpecInvalid(f"inputs.{name}: missing; the learner takes it")
         options = found.model_dump(exclude={"kind"})
         return {"kind": found.kind, **({"image": options} if options else {})}
+
+    def check(self, learner: Learner) -> None:
+        """Whether it suits the learner.
+
+        Raises:
+            SpecInvalid: it does not; the text says in what.
+        """
+        number = learner.target == "number"
+        if number != (self.output.labels is None):
+            wanted = "none, for it predicts numbers" if number else '"open", or a list of fixed ones'
+            raise SpecInvalid(f"output.labels: the learner needs {wanted}")
+        if number != (self.limits.shots is None):
+            raise SpecInvalid(f"limits.shots: {'none, for numbers have no ways' if number else 'missing'}")
+        if learner.examples is not None and self.limits.examples > learner.examples:
+            raise SpecInvalid(
+                f"limits.examples: at most {learner.examples}, which a state holds, got {self.limits.examples}"
+            )
 
 
 def read_spec(path: Path) -> ExportSpec:

@@ -15,14 +15,16 @@ import torch
 
 from handful_models.learner import Learner
 from handful_service.bundle.bundle import CARD, GOLDEN, GOLDEN_REQUESTS, MANIFEST, TASKS, Bundle
-from handful_service.bundle.manifest import FORMAT, GRAPHS, Calibration, GraphName, Manifest
-from handful_service.task import Arrays
+from handful_service.bundle.manifest import FORMAT, GRAPHS, GraphName, Manifest
+from handful_service.bundle.outputs import Calibration, NumberCalibration
 
-from .errors import SpecInvalid, VersionExists
-from .gate import Gate, Report, Sample
+from .errors import VersionExists
+from .gate import Gate, Report
 from .golden import RawEpisode, golden_requests, golden_vectors
-from .graphs import edges, export_graphs
+from .graphs import edges, encodes, export_graphs
+from .known import DESCRIBE_ID, KnownTasks, describe_graph
 from .runner import OnnxRunner, TorchRunner
+from .sample import Labelled, Sample
 from .spec import ExportSpec
 
 GATE_REPORT = "assets/gate.json"
@@ -38,12 +40,14 @@ class Material:
         episodes: Small tasks as clients send them.
         card: The card, in Markdown.
         calibration: The manifest's table, if any.
+        known: The tasks that the bundle knows without examples, if any.
     """
 
     sample: Sample
     episodes: Sequence[RawEpisode]
     card: str
     calibration: Mapping[str, Any] | None = None
+    known: KnownTasks | None = None
 
 
 def export_bundle(learner: Learner, root: Path, *, spec: ExportSpec, material: Material) -> tuple[Path, Report]:
@@ -54,17 +58,14 @@ def export_bundle(learner: Learner, root: Path, *, spec: ExportSpec, material: M
 
     Raises:
         VersionExists: the version is there.
-        SpecInvalid: the limits allow more examples than the learner's state holds.
+        SpecInvalid: the config does not suit the learner, such as limits beyond what its state holds.
         GateRefused: a law of serving does not hold.
         BundleInvalid: a graph is not what the manifest declares, such as one with a frozen axis.
     """
     final = root / spec.name / str(spec.version)
     if final.exists():
         raise VersionExists(f"{final} is there, and a published version never changes: raise `version`")
-    if learner.examples is not None and spec.limits.examples > learner.examples:
-        raise SpecInvalid(
-            f"limits.examples: at most {learner.examples}, which a state holds, got {spec.limits.examples}"
-        )
+    spec.check(learner)
     root.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{spec.name}-{spec.version}-"))
     try:
@@ -84,16 +85,18 @@ def export_bundle(learner: Learner, root: Path, *, spec: ExportSpec, material: M
 
 def _write(learner: Learner, folder: Path, spec: ExportSpec, material: Material) -> Report:
     learner.eval()
-    sample = material.sample
-    inputs = sample.take(np.arange(GOLDEN_ROWS) % sample.classes, np.arange(GOLDEN_ROWS) // sample.classes)
-    graphs = export_graphs(learner, {name: torch.from_numpy(array[:2]) for name, array in inputs.items()})
-    parts = _manifest_parts(learner, inputs, spec, material.calibration)
+    rows = material.sample.draw(np.random.default_rng(0), GOLDEN_ROWS)
+    example = {name: torch.from_numpy(array[:2]) for name, array in rows.inputs.items()}
+    found, graphs = edges(learner, example), export_graphs(learner, example)
+    if material.known is not None:
+        graphs[DESCRIBE_ID] = describe_graph(material.known.states)
+    parts = _manifest_parts(learner, found, spec, material)
     manifest = Manifest.model_validate({**parts, "digests": {}})
-    reference, exported = TorchRunner(learner), OnnxRunner(graphs)
-    files = _files(reference, graphs, manifest, inputs, material)
+    reference, exported = TorchRunner(learner, encodes=encodes(found)), OnnxRunner(graphs)
+    files = _files(reference, graphs, manifest, rows, material)
     _put(folder, files, parts)
     Bundle.open(folder)  # refuses frozen axes and whatever else the service would refuse
-    report = Gate(manifest, reference, exported, sample).run(margin=spec.margin)
+    report = Gate(manifest, reference, exported, material.sample).run(margin=spec.margin)
     files[GATE_REPORT] = (json.dumps(report.figures, indent=1, sort_keys=True) + "\n").encode()
     _put(folder, files, parts)
     Bundle.open(folder)
@@ -101,14 +104,16 @@ def _write(learner: Learner, folder: Path, spec: ExportSpec, material: Material)
 
 
 def _files(
-    reference: TorchRunner, graphs: Mapping[GraphName, bytes], manifest: Manifest, inputs: Arrays, material: Material
+    reference: TorchRunner, graphs: Mapping[GraphName, bytes], manifest: Manifest, rows: Labelled, material: Material
 ) -> dict[str, bytes]:
-    ways, calibration = manifest.limits.ways, manifest.output.calibration
-    requests = golden_requests(reference, material.episodes, ways, calibration)
+    of_class, known = manifest.output.kind == "class", material.known
+    y = np.arange(GOLDEN_ROWS) % min(manifest.ways, GOLDEN_ROWS) if of_class else rows.y
+    tasks = [] if known is None else [dict(entry) for entry in known.entries]
+    requests = golden_requests(reference, material.episodes, manifest.output, known)
     return {
         **{manifest.graphs[name].file: content for name, content in graphs.items()},
-        TASKS: b"[]\n",
-        GOLDEN: golden_vectors(reference, inputs, ways),
+        TASKS: (json.dumps(tasks, ensure_ascii=False, indent=1 if tasks else None) + "\n").encode(),
+        GOLDEN: golden_vectors(reference, rows.inputs, y, known),
         GOLDEN_REQUESTS: (json.dumps(requests, indent=1) + "\n").encode(),
         CARD: material.card.encode(),
     }
@@ -125,40 +130,39 @@ def _put(folder: Path, files: Mapping[str, bytes], parts: Mapping[str, Any]) -> 
 
 
 def _manifest_parts(
-    learner: Learner, inputs: Arrays, spec: ExportSpec, calibration: Mapping[str, Any] | None
+    learner: Learner, found: Mapping[str, Mapping[str, torch.Tensor]], spec: ExportSpec, material: Material
 ) -> dict[str, Any]:
-    found = edges(learner, {name: torch.from_numpy(array[:2]) for name, array in inputs.items()})
-    state = {name: _tensor(value) for name, value in found["state"].items()}
-    _, members, ways = found["y"]["y"].shape
-    fixed = spec.output.labels != "open"
-    table = None if calibration is None else Calibration.model_validate(calibration).model_dump(mode="json")
+    tensors = {edge: {name: _tensor(value) for name, value in found[edge].items()} for edge in found}
+    of_class = learner.target == "class"
+    base = spec.output.labels != "open"
+    graphs = [name for name in GRAPHS if (name != "summarise" or found["statistics"])]
+    graphs = [name for name in graphs if name != "encode" or encodes(found)]
+    graphs += [DESCRIBE_ID] if material.known is not None else []
     return {
         "format": FORMAT,
         "name": spec.name,
         "version": spec.version,
         "description": spec.description,
-        "inputs": {name: {**_tensor(value), **spec.input_options(name)} for name, value in found["inputs"].items()},
-        "features": {name: _tensor(value) for name, value in found["features"].items()},
-        "statistics": {name: _tensor(value) for name, value in found["statistics"].items()} or None,
-        "state": state,
+        "inputs": {name: {**value, **spec.input_options(name)} for name, value in tensors["inputs"].items()},
+        "features": tensors["features"],
+        "statistics": tensors["statistics"] or None,
+        "state": tensors["state"],
         "state_bytes": sum(value[0].numel() * value.element_size() for value in found["state"].values()),
-        "accepts": ["base", "support"] if fixed else ["support"],
-        "base": "empty-support" if fixed else None,
-        "support": {"kind": "class", "weights": "binary"},
-        "output": {
-            "kind": "class",
-            "members": members,
-            "labels": spec.output.labels,
-            "calibration": table,
-        },
-        "limits": {"ways": ways, **spec.limits.model_dump(exclude_none=True)},
-        "invariant": list(spec.invariants.hold),
-        "graphs": {
-            name: {"file": f"{name}.onnx", "tolerance": spec.tolerance}
-            for name in GRAPHS
-            if name != "summarise" or found["statistics"]
-        },
+        "accepts": [*(["base"] if base else []), *(["task"] if material.known is not None else []), "support"],
+        "base": "empty-support" if base else None,
+        "support": {"kind": learner.target, "weights": "binary"},
+        "output": _output(learner, found["y"]["y"].shape[1], spec, material.calibration),
+        "limits": {**({"ways": learner.ways} if of_class else {}), **spec.limits.model_dump(exclude_none=True)},
+        "invariant": list(learner.invariant),
+        "graphs": {name: {"file": f"{name}.onnx", "tolerance": spec.tolerance} for name in graphs},
     }
+
+
+def _output(learner: Learner, members: int, spec: ExportSpec, calibration: Mapping[str, Any] | None) -> dict[str, Any]:
+    kind: type[Calibration | NumberCalibration] = Calibration if learner.target == "class" else NumberCalibration
+    table = None if calibration is None else kind.model_validate(calibration).model_dump(mode="json")
+    labels = {"labels": spec.output.labels} if learner.target == "class" else {}
+    return {"kind": learner.target, "members": members, **labels, "calibration": table}
 
 
 def _tensor(value: torch.Tensor) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .tasks import Episodes
 
 Tensors = Mapping[str, Tensor]
 """Named tensors: the inputs, features, statistics or state of a batch."""
@@ -64,6 +67,18 @@ class Learner(nn.Module, ABC):
 
         The leading axes of `features` and `state` broadcast.
         """
+
+    def loss(self, episodes: "Episodes") -> Tensor:
+        """What training lowers, a scalar: the negative log-likelihood of the queries, if a method has none of its own."""
+        from .tasks import episode_loss  # noqa: PLC0415 (it is defined on learners)
+
+        return episode_loss(self, episodes)
+
+    def backward(self, episodes: "Episodes") -> float:
+        """Gradients added to `grad` of the parameters, for the optimizer to follow; the loss, for people."""
+        loss = self.loss(episodes)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
+        return loss.item()
 
 
 class AdditiveLearner(Learner):

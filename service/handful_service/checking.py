@@ -91,8 +91,10 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "features": {name: spec.model_dump() for name, spec in manifest.features.items()},
         "state": {name: spec.model_dump() for name, spec in manifest.state.items()},
         "state_bytes": manifest.state_bytes,
+        "output": manifest.output.model_dump(exclude={"calibration"}, exclude_none=True),
         "limits": manifest.limits.model_dump(exclude_none=True),
         "invariant": list(manifest.invariant),
+        "tasks": len(bundle.tasks),
         "graphs": {name: len(bundle.graph(name)) for name in manifest.graphs},
         "bytes": sum(len(content) for content in bundle.files.values()),
     }

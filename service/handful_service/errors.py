@@ -79,6 +79,10 @@ class ExampleNotFound(NotFound):
     """The adaptation has no example of this id."""
 
 
+class TaskNotFound(NotFound):
+    """The model knows no task of this id."""
+
+
 class TaskConflict(RequestError):
     """The adaptation is not in the state that the request needs."""
 

@@ -36,6 +36,7 @@ PROBLEMS: Mapping[type[errors.HandfulError], Problem] = {
     errors.ModelNotFound: Problem(404, "model-not-found", "No such model or version"),
     errors.AdaptationNotFound: Problem(404, "adaptation-not-found", "No such adaptation"),
     errors.ExampleNotFound: Problem(404, "example-not-found", "No such example"),
+    errors.TaskNotFound: Problem(404, "task-not-found", "No such task"),
     errors.NotFound: Problem(404, "not-found", "Nothing is here"),
     errors.EventConflict: Problem(409, "event-conflict", "The event id stands for another change"),
     errors.TaskConflict: Problem(409, "task-conflict", "The adaptation is not in the needed state"),

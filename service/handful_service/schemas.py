@@ -1,16 +1,37 @@
 """The wire models: what requests and answers look like, in JSON."""
 
+import math
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-ID = r"^[A-Za-z0-9][A-Za-z0-9._~@+-]{0,127}$"
+from .task import ID
+
 Id = Annotated[str, StringConstraints(pattern=ID)]
 Version = Annotated[int, Field(ge=1)] | Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Source = Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Confidence = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _label(value: Any) -> str | float:
+    """A string, or a finite number; which of them a model takes is not known yet."""
+    if isinstance(value, str):
+        return value
+    try:
+        if not isinstance(value, bool) and math.isfinite(number := float(value)):
+            return number
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise PydanticCustomError(
+        "label",
+        "is neither a string nor a finite number",
+        {"allowed": "a string, or a number where the model predicts numbers"},
+    )
+
+
+Label = Annotated[str | float, BeforeValidator(_label)]
 
 
 class Wire(BaseModel):
@@ -33,7 +54,9 @@ class SupportExample(Wire):
     """A labelled example of a support set."""
 
     input: Any = Field(description="The raw input, as in `inputs`.")
-    label: str = Field(description="1 to 256 characters; compared in NFC.")
+    label: Label = Field(
+        description="1 to 256 characters, compared in NFC; or a number, where the model predicts numbers."
+    )
     weight: float = Field(1.0, description="1, unless the model takes real weights.")
 
 
@@ -48,17 +71,24 @@ class FeedbackExample(Wire):
     """An example to add, or, where its id is known, to correct."""
 
     input: Any = Field(None, description="May be left out to correct the label of a known example.")
-    label: str
+    label: Label
     weight: float = 1.0
     example_id: Id | None = None
     event_id: Id | None = Field(None, description="The same event twice changes nothing.")
     source: Source | None = None
 
 
+class TaskName(Wire):
+    """A known task of the model: one of `GET /v1/models/{model}/tasks`."""
+
+    id: Id = Field(description="The id of the task.")
+
+
 class RowRequest(Wire):
     """One input with its own task."""
 
     input: Any
+    task: TaskName | None = None
     adaptation: Id | None = None
     support: list[SupportExample] | None = None
 
@@ -66,9 +96,9 @@ class RowRequest(Wire):
 class PredictOptionsRequest(Wire):
     """What an answer holds, and what happens where an adaptation is missing."""
 
-    confidence: Confidence | None = Field(None, description="Of the set; 0.95 if not given.")
-    top: Annotated[int, Field(ge=1)] | None = Field(None, description="Scores to give, from the highest.")
-    scores: bool = Field(True, description="Whether to give scores by label.")
+    confidence: Confidence | None = Field(None, description="Of the set or the interval; 0.95 if not given.")
+    top: Annotated[int, Field(ge=1)] | None = Field(None, description="Scores to give, from the highest; of classes.")
+    scores: bool = Field(True, description="Whether to give scores by label; of classes.")
     on_missing: Literal["error", "base"] = Field("error", description="Where an adaptation does not exist.")
     min_revision: Annotated[int, Field(ge=1)] | None = Field(
         None, description="Wait, until the deadline, for at least this revision."
@@ -82,6 +112,7 @@ class PredictRequest(Wire):
         json_schema_extra={
             "examples": [
                 {"inputs": ["<base64 PNG>"], "adaptation": "alice"},
+                {"inputs": ["<base64 PNG>"], "task": {"id": "greek"}},
                 {
                     "inputs": ["<base64 PNG>"],
                     "support": [
@@ -95,6 +126,7 @@ class PredictRequest(Wire):
     )
 
     inputs: list[Any] | None = Field(None, min_length=1, description="Raw inputs, all of one task.")
+    task: TaskName | None = Field(None, description="A known task of the model.")
     adaptation: Id | None = Field(None, description="A stored adaptation.")
     support: list[SupportExample] | None = Field(None, description="A support set; nothing is kept.")
     rows: list[RowRequest] | None = Field(None, min_length=1, description="Inputs that each name their task.")
@@ -149,18 +181,34 @@ class ProblemDocument(BaseModel):
     request_id: str | None = None
 
 
-class PredictionAnswer(BaseModel):
-    """The prediction of one row."""
+class ClassPrediction(BaseModel):
+    """The prediction of one row: a label."""
 
-    kind: Literal["class"] = "class"
+    kind: Literal["class"]
     label: str
     score: float = Field(description="Of `label`, 0..1.")
     scores: dict[str, float] | None = Field(None, description="By label, highest first.")
     set: list[str] | None = Field(None, description="The labels that hold the truth at the confidence.")
     abstained: bool | None = Field(None, description="Whether the set does not single out one label.")
-    used: Literal["personal", "base", "support"]
+    used: Literal["personal", "base", "support", "task"]
+    task: str | None = Field(None, description="The id of the known task that answered.")
     adaptation: str | None = None
     revision: int | None = None
+
+
+class NumberPrediction(BaseModel):
+    """The prediction of one row: a number."""
+
+    kind: Literal["number"]
+    value: float
+    interval: tuple[float, float] = Field(description="Holds the truth at the confidence; in the units of the labels.")
+    used: Literal["personal", "base", "support", "task"]
+    task: str | None = Field(None, description="The id of the known task that answered.")
+    adaptation: str | None = None
+    revision: int | None = None
+
+
+PredictionAnswer = Annotated[ClassPrediction | NumberPrediction, Field(discriminator="kind")]
 
 
 class FailedAnswer(BaseModel):
@@ -200,7 +248,8 @@ class WrittenAnswer(BaseModel):
     version: int = Field(description="The version that the change was made with.")
     id: str
     revision: int
-    labels: dict[str, LabelAnswer]
+    labels: dict[str, LabelAnswer] = Field(description="By label; empty where the model predicts numbers.")
+    examples: int = Field(description="How many there are.")
     results: list[ChangeAnswer]
 
 
@@ -208,7 +257,7 @@ class ExampleAnswer(BaseModel):
     """A kept example, without its input."""
 
     example_id: str
-    label: str
+    label: str | float
     weight: float
     source: str | None = None
     created_at: datetime
@@ -220,7 +269,7 @@ class AdaptationAnswer(BaseModel):
     model: str
     id: str
     revision: int
-    labels: dict[str, LabelAnswer]
+    labels: dict[str, LabelAnswer] = Field(description="By label; empty where the model predicts numbers.")
     examples: list[ExampleAnswer]
     created_at: datetime
     updated_at: datetime
@@ -231,7 +280,7 @@ class AdaptationItem(BaseModel):
 
     id: str
     revision: int
-    labels: list[str]
+    labels: list[str] = Field(description="Empty where the model predicts numbers.")
     examples: int
     created_at: datetime
     updated_at: datetime

@@ -11,6 +11,12 @@ Array = NDArray[Any]
 Arrays = Mapping[str, Array]
 """Named arrays: the inputs, features, statistics or state of some rows."""
 
+ID = r"^[A-Za-z0-9][A-Za-z0-9._~@+-]{0,127}$"
+"""What names adaptations, examples, events and known tasks."""
+
+Label = str | float
+"""What an example says of its input: a name where the model tells classes apart, else a number."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -30,7 +36,7 @@ class Labels:
     """Which label each slot of a task state stands for.
 
     Attributes:
-        slots: One entry per slot; None is a free slot.
+        slots: One entry per slot; None is a free slot. Where labels are numbers there are no slots.
     """
 
     slots: tuple[str | None, ...]
@@ -47,12 +53,12 @@ class SupportSet:
 
     Attributes:
         features: Arrays `[example, *feature]`.
-        y: int64 `[example]`, slots.
+        y: The labels: slots, int64 `[example]`, or numbers, float32 `[example, 1]`.
         weight: float32 `[example]`, above 0.
     """
 
     features: Arrays
-    y: NDArray[np.int64]
+    y: Array
     weight: NDArray[np.float32]
 
     def __len__(self) -> int:
@@ -66,7 +72,8 @@ class TaskState:
     Attributes:
         arrays: The state, each `[*state]`.
         labels: The label of each slot.
-        shots: The smallest sum of weights over the labels in use: the effective shots of calibration.
+        shots: The effective shots of calibration: the smallest sum of weights over the labels in use, or, where
+            labels are numbers, the sum of all weights.
     """
 
     arrays: Arrays

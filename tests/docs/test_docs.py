@@ -136,23 +136,21 @@ def test_the_keys_of_the_manifest_are_those_of_the_page() -> None:
 def manifest_keys(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """The keys of a model and of those within it, as paths; `<name>` stands for the keys of an object of parts."""
     for name, field in kind.model_fields.items():
-        inner, is_mapping = part_of(field.annotation)
         yield prefix + name
-        if inner is not None:
+        for inner, is_mapping in parts_of(field.annotation):
             yield from manifest_keys(inner, f"{prefix}{name}.{'<name>.' if is_mapping else ''}")
 
 
-def part_of(annotation: object) -> tuple[type[BaseModel] | None, bool]:
-    """The model within an annotation, if any, and whether it is the value of a mapping."""
+def parts_of(annotation: object) -> list[tuple[type[BaseModel], bool]]:
+    """The models within an annotation, and whether each is the value of a mapping."""
     origin = typing.get_origin(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
+        return [(annotation, False)]
     if origin is dict:
-        return part_of(typing.get_args(annotation)[1])[0], True
+        return [(part, True) for part, _ in parts_of(typing.get_args(annotation)[1])]
     if origin in (typing.Union, types.UnionType):
-        found = [part_of(choice) for choice in typing.get_args(annotation)]
-        return next((part for part in found if part[0] is not None), (None, False))
-    return None, False
+        return [part for choice in typing.get_args(annotation) for part in parts_of(choice)]
+    return []
 
 
 def test_the_smallest_manifest_of_the_page_is_valid() -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from handful_export.gate import Sample
 from handful_export.golden import RawEpisode
+from handful_export.sample import ClassSample
 from handful_export.spec import ExportSpec
 from handful_export.writer import Material
 from handful_models.prototypes import Prototypes
@@ -34,15 +34,15 @@ def learner() -> Prototypes:
 
 
 @pytest.fixture(scope="session")
-def sample() -> Sample:
+def sample() -> ClassSample:
     """Six well separated classes of five inputs."""
     generator = np.random.default_rng(0)
     centres = generator.normal(0, 3, (6, 1, INPUT))
-    return Sample({"x": (centres + generator.normal(0, 0.1, (6, 5, INPUT))).astype(np.float32)})
+    return ClassSample({"x": (centres + generator.normal(0, 0.1, (6, 5, INPUT))).astype(np.float32)})
 
 
 @pytest.fixture(scope="session")
-def material(sample: Sample) -> Material:
+def material(sample: ClassSample) -> Material:
     inputs = sample.inputs["x"]
 
     def raw(array: np.ndarray) -> dict[str, object]:
@@ -67,7 +67,6 @@ def spec() -> ExportSpec:
             "inputs": {"x": {"kind": "tensor"}},
             "output": {"labels": "open"},
             "limits": {"shots": 10, "examples": 40},
-            "invariants": {"hold": ["order", "labels"]},
             "card": {"data": "none", "licence": "none", "use": "tests"},
             "margin": 0.3,
         }

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handful_service.bundle.manifest import TensorSpec
+from handful_service.bundle.parts import TensorSpec
 from handful_service.cache import Held, Load, StateCache
 from handful_service.engine.slots import SlotTables
 from handful_service.errors import Overloaded

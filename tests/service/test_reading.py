@@ -11,7 +11,7 @@ from tests.tiny import CALIBRATION, Tiny, manifest
 
 from handful_service.bundle.manifest import Manifest
 from handful_service.errors import InputInvalid, NotAccepted
-from handful_service.predictor.reading import Answer, ReadOptions, read
+from handful_service.predictor.reading import ClassAnswer, ReadOptions, read
 from handful_service.task import Labels
 
 LOGITS = st.floats(-50, 50, width=32)
@@ -38,7 +38,7 @@ def softmax(y: np.ndarray) -> np.ndarray:
     return raised / raised.sum(-1, keepdims=True)
 
 
-def one(y: np.ndarray, where: Manifest = CALIBRATED, shots: float = 1, **options: Any) -> Answer:
+def one(y: np.ndarray, where: Manifest = CALIBRATED, shots: float = 1, **options: Any) -> ClassAnswer:
     (answer,) = read(y, LABELS, shots, where, ReadOptions(**options), ["inputs[0]"])
     return answer
 

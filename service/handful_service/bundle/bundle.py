@@ -18,9 +18,10 @@ from ..task import Arrays
 from .manifest import FILE_NAME, GraphName, Manifest, parse_manifest
 from .onnx_file import check_graph
 from .signature import Signature, graph_signatures
+from .tasks import TASKS as TASKS  # noqa: PLC0414 (beside the names of the other files)
+from .tasks import KnownTask, parse_tasks
 
 MANIFEST = "manifest.json"
-TASKS = "tasks.json"
 GOLDEN = "golden.npz"
 GOLDEN_REQUESTS = "golden_requests.json"
 CARD = "card.md"
@@ -46,6 +47,8 @@ class Bundle:
         digest: sha256 of `manifest.json`, in hex: the identity of states, caches and ETags.
         signatures: What each graph takes and gives.
         files: The checked content of every listed file: what was checked is what runs.
+        tasks: What `tasks.json` holds.
+        known_tasks: Those that a request may name, by id.
     """
 
     folder: Path
@@ -53,6 +56,8 @@ class Bundle:
     digest: str
     signatures: Mapping[GraphName, tuple[Signature, Signature]]
     files: Mapping[str, bytes] = field(repr=False)
+    tasks: list[dict[str, Any]] = field(repr=False)
+    known_tasks: Mapping[str, KnownTask] = field(repr=False)
 
     @classmethod
     def open(cls, folder: Path) -> "Bundle":
@@ -70,8 +75,8 @@ class Bundle:
         signatures = graph_signatures(manifest)
         for name, graph in manifest.graphs.items():
             check_graph(graph.file, files[graph.file], *signatures[name])
-        _tasks(files[TASKS])
-        return cls(folder, manifest, hashlib.sha256(document).hexdigest(), signatures, files)
+        tasks, known = parse_tasks(files[TASKS], manifest)
+        return cls(folder, manifest, hashlib.sha256(document).hexdigest(), signatures, files, tasks, known)
 
     @property
     def name(self) -> str:
@@ -91,11 +96,6 @@ class Bundle:
     def card(self) -> str:
         """The card, in Markdown."""
         return self.files[CARD].decode("utf-8", "replace")
-
-    @property
-    def tasks(self) -> list[dict[str, Any]]:
-        """The known tasks."""
-        return _tasks(self.files[TASKS])
 
     def golden(self) -> dict[GraphName, Golden]:
         """The golden inputs and outputs of every graph.
@@ -175,13 +175,6 @@ def _json(content: bytes, name: str) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError):
         raise BundleInvalid("is not JSON", field=name) from None
-
-
-def _tasks(content: bytes) -> list[dict[str, Any]]:
-    tasks = _json(content, TASKS)
-    if not isinstance(tasks, list) or not all(isinstance(task, dict) and "id" in task for task in tasks):
-        raise BundleInvalid("is not a list of tasks with an id each", field=TASKS)
-    return tasks
 
 
 def _golden_arrays(content: bytes) -> dict[str, np.ndarray]:

@@ -1,20 +1,21 @@
 """The manifest of a bundle: what its graphs take and give, and what the service may accept for it."""
 
-from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Annotated, Literal
 from unicodedata import is_normalized
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 
 from ..errors import BundleInvalid
+from .outputs import Calibration as Calibration  # noqa: PLC0414 (whoever writes a manifest finds all of it here)
+from .outputs import ClassOutput, Output
+from .parts import Axis, DType, Part, TensorName, TensorSpec
 
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 0
+FORMAT_MINOR = 1
 FORMAT = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
-TENSOR_NAME = r"^[a-z][a-z0-9_]{0,63}$"
 FILE_NAME = r"^(assets/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"
 FORMAT_PATTERN = r"^[0-9]{1,4}\.[0-9]{1,4}$"
 DIGEST = r"^[0-9a-f]{64}$"
@@ -24,43 +25,17 @@ MAX_AXES = 8
 MAX_STATE_BYTES = 64 * 2**20
 """A state larger than this is refused: it could not be cached for many users."""
 
-GraphName = Literal["encode", "summarise", "adapt", "predict"]
+GraphName = Literal["encode", "describe.id", "summarise", "adapt", "predict"]
 GRAPHS: tuple[GraphName, ...] = ("encode", "summarise", "adapt", "predict")
+"""Of a model that learns from support sets."""
+
+DESCRIBE_ID: GraphName = "describe.id"
+"""Of a model that knows tasks by their ids."""
+
 RESERVED = frozenset({"y", "weight"})
-DType = Literal["float32", "int64"]
-Axis = Annotated[int, Field(ge=1, le=2**20)] | Annotated[str, StringConstraints(pattern=TENSOR_NAME)]
-Label = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-TensorName = Annotated[str, StringConstraints(pattern=TENSOR_NAME)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class TensorSpec(_Part):
-    """One tensor of an edge. `axes` are those of one item: a number is a fixed size.
-
-    A name is a size of any length; only signatures have such axes, those of the batch and of the support set.
-    """
-
-    dtype: DType
-    axes: tuple[Axis, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The axes, all of which must be fixed."""
-        return tuple(int(axis) for axis in self.axes)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of one item."""
-        size = {"float32": 4, "int64": 8}[self.dtype]
-        for axis in self.shape:
-            size *= axis
-        return size
-
-
-class ImageOptions(_Part):
+class ImageOptions(Part):
     """How a picture becomes an array of shape `[1, side, side]` in 0..1, with high ink."""
 
     polarity: Literal["auto", "dark-on-light", "light-on-dark"] = Field(
@@ -92,74 +67,30 @@ class InputSpec(TensorSpec):
         return self
 
 
-class SupportSpec(_Part):
+class SupportSpec(Part):
     """How support sets are read."""
 
-    kind: Literal["class"]
+    kind: Literal["class", "number"]
     weights: Literal["binary", "real"] = "binary"
 
 
-class Calibration(_Part):
-    """A table over ways and effective shots, of temperatures and conformal quantiles.
-
-    The cell of a task is the nearest lower one, or the first. Scores are `softmax(logits / temperature)`; the
-    set at a confidence holds the labels whose score is at least `1 - quantile`, and the highest scores up to a sum of
-    the confidence.
-    """
-
-    ways: tuple[int, ...] = Field(min_length=1)
-    shots: tuple[float, ...] = Field(min_length=1)
-    confidence: tuple[float, ...] = Field(min_length=1)
-    temperature: tuple[tuple[Annotated[float, Field(gt=0)], ...], ...]
-    quantile: tuple[tuple[tuple[Annotated[float, Field(ge=0, le=1)], ...], ...], ...]
-
-    def cell(self, ways: int, shots: float) -> tuple[int, int]:
-        """The row and column of a task: the nearest lower of each grid, or the first."""
-        return max(0, bisect_right(self.ways, ways) - 1), max(0, bisect_right(self.shots, shots) - 1)
-
-    @model_validator(mode="after")
-    def _grids_fit(self) -> "Calibration":
-        for name in ("ways", "shots", "confidence"):
-            grid = getattr(self, name)
-            if list(grid) != sorted(set(grid)):
-                raise ValueError(f"{name} must rise")
-        shape = (len(self.ways), len(self.shots))
-        cells_fit = len(self.temperature) == len(self.quantile) == shape[0] and all(
-            len(row) == shape[1] for row in (*self.temperature, *self.quantile)
-        )
-        if not cells_fit or any(len(cell) != len(self.confidence) for row in self.quantile for cell in row):
-            raise ValueError("temperature and quantile must have a cell for each of ways x shots")
-        if any(list(cell) != sorted(cell) for row in self.quantile for cell in row):
-            raise ValueError("quantile must not fall with the confidence")
-        return self
-
-
-class OutputSpec(_Part):
-    """How the columns of `y` are read for tasks given by a support set."""
-
-    kind: Literal["class"]
-    members: int = Field(1, ge=1, le=64)
-    labels: Literal["open"] | Annotated[tuple[Label, ...], Field(min_length=1)]
-    calibration: Calibration | None = None
-
-
-class Limits(_Part):
+class Limits(Part):
     """What is refused before any work is done."""
 
-    ways: int = Field(ge=1, le=4096, description="Labels of a task.")
-    shots: int = Field(ge=1, description="Examples of a label.")
-    examples: int = Field(ge=1, le=100_000, description="Examples of a support set.")
+    ways: int | None = Field(None, ge=1, le=4096, description="Labels of a task.")
+    shots: int | None = Field(None, ge=1, description="Examples of a label.")
+    examples: int | None = Field(None, ge=1, le=100_000, description="Examples of a support set.")
     norm: float | None = Field(None, gt=0, description="Euclidean norm of a tensor input.")
 
 
-class GraphSpec(_Part):
+class GraphSpec(Part):
     """One graph file, and how closely its golden outputs are met."""
 
     file: str = Field(pattern=FILE_NAME)
     tolerance: float = Field(gt=0, le=1e-2)
 
 
-class Manifest(_Part):
+class Manifest(Part):
     """The whole of `manifest.json`."""
 
     format: str = Field(pattern=FORMAT_PATTERN)
@@ -171,10 +102,10 @@ class Manifest(_Part):
     statistics: dict[TensorName, TensorSpec] | None = Field(None, min_length=1)
     state: dict[TensorName, TensorSpec] = Field(min_length=1)
     state_bytes: int = Field(ge=1, le=MAX_STATE_BYTES)
-    accepts: tuple[Literal["base", "support"], ...] = Field(min_length=1)
+    accepts: tuple[Literal["base", "task", "support"], ...] = Field(min_length=1)
     base: Literal["empty-support"] | None = None
-    support: SupportSpec
-    output: OutputSpec
+    support: SupportSpec | None = None
+    output: Output
     limits: Limits
     invariant: tuple[Literal["order", "labels"], ...] = ()
     graphs: dict[GraphName, GraphSpec]
@@ -187,14 +118,29 @@ class Manifest(_Part):
         return self
 
     @property
+    def learns(self) -> bool:
+        """Whether states are made of support sets, be it the empty one."""
+        return "support" in self.accepts or "base" in self.accepts
+
+    @property
     def open_labels(self) -> bool:
         """Whether the caller names the labels."""
         return self.output.labels == "open"
 
     @property
+    def ways(self) -> int:
+        """Ways that a state holds; 0 where labels are numbers."""
+        return self.limits.ways or 0
+
+    @property
+    def width(self) -> int:
+        """Columns of `y`."""
+        return self.output.width(self.ways)
+
+    @property
     def fixed_labels(self) -> tuple[str, ...]:
         """The labels that mean the same for everyone; none where labels are open."""
-        return () if self.output.labels == "open" else self.output.labels
+        return () if self.output.labels in ("open", None) else tuple(self.output.labels)
 
 
 class _Format(BaseModel):
@@ -202,14 +148,33 @@ class _Format(BaseModel):
 
 
 def _contradictions(manifest: Manifest) -> list[str]:
+    return [
+        *_graph_contradictions(manifest),
+        *_tensor_contradictions(manifest),
+        *_kind_contradictions(manifest),
+        *_task_contradictions(manifest),
+        *_label_contradictions(manifest),
+    ]
+
+
+def _graph_contradictions(manifest: Manifest) -> list[str]:
     found = []
-    needed = {"adapt", "predict"} | ({"summarise"} if manifest.statistics else set())
+    needed = {"predict"} | ({"adapt"} if manifest.learns else set()) | ({"summarise"} if manifest.statistics else set())
     if missing := needed - set(manifest.graphs):
         found.append(f"graphs: {', '.join(sorted(missing))} missing")
     if manifest.statistics is None and "summarise" in manifest.graphs:
         found.append("statistics: missing, though there is a summarise graph")
+    if not manifest.learns and "adapt" in manifest.graphs:
+        found.append("graphs: adapt is there, though `accepts` holds neither support nor base")
+    if ("task" in manifest.accepts) != (DESCRIBE_ID in manifest.graphs):
+        found.append(f"graphs: {DESCRIBE_ID} is given exactly where `accepts` holds task")
     if "encode" not in manifest.graphs and _plain(manifest.features) != _plain(manifest.inputs):
         found.append("features: without an encode graph they are the inputs")
+    return found
+
+
+def _tensor_contradictions(manifest: Manifest) -> list[str]:
+    found = []
     if set(manifest.features) & set(manifest.state):
         found.append("state: a name is also a feature's")
     if RESERVED & set(manifest.features):
@@ -222,15 +187,44 @@ def _contradictions(manifest: Manifest) -> list[str]:
         found.append("inputs, features, statistics and state have fixed axes only")
     elif sum(spec.bytes for spec in manifest.state.values()) != manifest.state_bytes:
         found.append(f"state_bytes: {manifest.state_bytes} is not the sum over the state's tensors")
+    return found
+
+
+def _task_contradictions(manifest: Manifest) -> list[str]:
+    found = []
     if ("base" in manifest.accepts) != (manifest.base is not None):
         found.append("base: given exactly where `accepts` holds base")
     if manifest.base == "empty-support" and manifest.open_labels:
         found.append("base: an empty support set needs fixed labels")
-    return found + _label_contradictions(manifest.fixed_labels, manifest.limits.ways)
+    for name, part in (("support", manifest.support), ("limits.examples", manifest.limits.examples)):
+        if (part is not None) != manifest.learns:
+            found.append(f"{name}: given exactly where `accepts` holds support or base")
+    if not manifest.learns and (manifest.invariant or manifest.statistics):
+        found.append("invariant and statistics: of support sets, of which `accepts` holds none")
+    if "task" in manifest.accepts and manifest.format == "1.0":
+        found.append("format: known tasks came with 1.1")
+    return found
 
 
-def _label_contradictions(fixed: tuple[str, ...], ways: int) -> list[str]:
+def _kind_contradictions(manifest: Manifest) -> list[str]:
+    of_class = isinstance(manifest.output, ClassOutput)
     found = []
+    if (manifest.limits.ways is not None) != of_class:
+        found.append("limits.ways: given exactly where the output is of kind class")
+    if (manifest.limits.shots is not None) != (of_class and manifest.learns):
+        found.append("limits.shots: given exactly where support sets have labels of kind class")
+    if manifest.support is not None and manifest.support.kind != manifest.output.kind:
+        found.append(f"support.kind: {manifest.support.kind}, but the output is of kind {manifest.output.kind}")
+    if not of_class and "labels" in manifest.invariant:
+        found.append("invariant: numbers have no labels")
+    if not of_class and manifest.format == "1.0":
+        found.append("format: outputs of kind number came with 1.1")
+    return found
+
+
+def _label_contradictions(manifest: Manifest) -> list[str]:
+    found = []
+    fixed, ways = manifest.fixed_labels, manifest.limits.ways
     if fixed and len(fixed) != ways:
         found.append(f"limits.ways: {ways}, but there are {len(fixed)} labels")
     if len(set(fixed)) != len(fixed):

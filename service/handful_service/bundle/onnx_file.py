@@ -11,7 +11,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from ..errors import GraphRefused
-from .manifest import TensorSpec
+from .parts import TensorSpec
 from .signature import Signature
 
 RANDOM_OPS = frozenset(

@@ -7,10 +7,12 @@ import numpy as np
 
 from ..errors import SignatureMismatch
 from ..task import Arrays
-from .manifest import Axis, GraphName, Manifest, TensorSpec
+from .manifest import DESCRIBE_ID, GraphName, Manifest
+from .parts import Axis, TensorSpec
 
 BATCH = "batch"
 EXAMPLE = "example"
+INDEX = "index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +57,24 @@ def _tensor(dtype: str, *axes: Axis) -> TensorSpec:
 def graph_signatures(manifest: Manifest) -> dict[GraphName, tuple[Signature, Signature]]:
     """What each graph of the bundle takes and gives.
 
-    The names of a support set's feature tensors end in `_s`; beside them stand `y_s`, int64
-    `[batch, example]`, and `weight_s`, float32 `[batch, example]`.
+    The names of a support set's feature tensors end in `_s`; beside them stand `y_s`, which is int64
+    `[batch, example]` for classes and float32 `[batch, example, 1]` for numbers, and `weight_s`, float32
+    `[batch, example]`.
     """
+    y_s = {"class": _tensor("int64", BATCH, EXAMPLE), "number": _tensor("float32", BATCH, EXAMPLE, 1)}
     support = {
         **_after((BATCH, EXAMPLE), manifest.features, "_s"),
-        "y_s": _tensor("int64", BATCH, EXAMPLE),
+        "y_s": y_s[manifest.output.kind],
         "weight_s": _tensor("float32", BATCH, EXAMPLE),
     }
     features = _after((BATCH,), manifest.features)
     state = _after((BATCH,), manifest.state)
-    y = {"y": _tensor("float32", BATCH, manifest.output.members, manifest.limits.ways)}
+    y = {"y": _tensor("float32", BATCH, manifest.output.members, manifest.width)}
     inputs = {name: TensorSpec(dtype=spec.dtype, axes=(BATCH, *spec.axes)) for name, spec in manifest.inputs.items()}
     statistics = None if manifest.statistics is None else _after((BATCH,), manifest.statistics)
     edges: dict[GraphName, tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]] = {
         "encode": (inputs, features),
+        DESCRIBE_ID: ({INDEX: _tensor("int64", BATCH)}, state),
         "adapt": (support if statistics is None else statistics, state),
         "predict": ({**features, **state}, y),
     }

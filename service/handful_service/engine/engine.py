@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 from ..bundle.bundle import GOLDEN, Bundle, Golden
-from ..bundle.manifest import GRAPHS, GraphName
-from ..bundle.signature import BATCH, Signature
+from ..bundle.manifest import DESCRIBE_ID, GraphName
+from ..bundle.signature import BATCH, INDEX, Signature
 from ..errors import BundleInvalid, SignatureMismatch, SupportSetInvalid
 from ..task import Array, Arrays, SupportSet
 from .batcher import Batcher
@@ -69,11 +69,11 @@ class Engine:
         self._limits = limits
         self._on_batch = on_batch
         self._sessions = {
-            name: make_session(bundle.graph(name), file=bundle.manifest.graphs[name].file, settings=settings)
-            for name in GRAPHS
-            if name in bundle.manifest.graphs
+            name: make_session(bundle.graph(name), file=graph.file, settings=settings)
+            for name, graph in bundle.manifest.graphs.items()
         }
         self._encoder = self._batcher("encode", self._encode, lambda rows: len(next(iter(rows.values()))))
+        self._describer = self._batcher(DESCRIBE_ID, self._describe, lambda index: 1)
         self._summariser = self._batcher("summarise", self._summarise, len)
         self._adapter = self._batcher("adapt", self._adapt, _adapt_rows)
         self._predictor = self._batcher("predict", self._predict, lambda row: 1)
@@ -101,6 +101,11 @@ class Engine:
         pieces = [{name: array[at : at + self._limits.max_rows] for name, array in inputs.items()} for at in cuts]
         parts = await self._encoder.submit(*pieces)
         return {name: np.concatenate([part[name] for part in parts]) for name in self.manifest.features}
+
+    async def describe(self, index: int) -> Arrays:
+        """φ, each `[*state]`, of the known task at a place of the bundle's list."""
+        (state,) = await self._describer.submit(index)
+        return state
 
     def no_features(self) -> Arrays:
         """Features of no row: arrays of length 0."""
@@ -134,13 +139,16 @@ class Engine:
         return state
 
     async def predict(self, rows: Sequence[Row]) -> Array:
-        """`y`, float32 `[n, member, ways]`, of rows that may each belong to another task."""
+        """`y`, float32 `[n, member, column]`, of rows that may each belong to another task."""
         return np.stack(await self._predictor.submit(*rows))
 
     def _encode(self, items: Sequence[Arrays]) -> Sequence[Arrays]:
         counts = [len(next(iter(item.values()))) for item in items]
         merged = {name: np.concatenate([item[name] for item in items]) for name in self.manifest.inputs}
         return _cut(self._run("encode", merged, sum(counts)), counts)
+
+    def _describe(self, items: Sequence[int]) -> Sequence[Arrays]:
+        return _rows(self._run(DESCRIBE_ID, {INDEX: np.array(items, np.int64)}, len(items)), len(items))
 
     def _summarise(self, items: Sequence[SupportSet]) -> Sequence[Arrays]:
         return _rows(self._run("summarise", self._padded(items), len(items)), len(items))
@@ -165,7 +173,7 @@ class Engine:
     def _padded(self, items: Sequence[SupportSet]) -> Arrays:
         """Support sets of different sizes as one batch: absent examples have weight 0."""
         size = max(1, *(len(item) for item in items))  # an empty support set is one absent example
-        y = np.zeros((len(items), size), np.int64)
+        y = np.zeros((len(items), size, *items[0].y.shape[1:]), items[0].y.dtype)
         weight = np.zeros((len(items), size), np.float32)
         shapes = {name: items[0].features[name].shape[1:] for name in self.manifest.features}
         features = {
@@ -212,6 +220,20 @@ class Engine:
                         field=file,
                         allowed=f"{tolerance:g}",
                     )
+        self._check_tasks()
+
+    def _check_tasks(self) -> None:
+        """Describe every known task, so that no request is the first to find that the graph cannot."""
+        tasks = list(self._bundle.known_tasks.items())
+        for at in range(0, len(tasks), self._limits.max_rows):
+            part = tasks[at : at + self._limits.max_rows]
+            file, names = self.manifest.graphs[DESCRIBE_ID].file, f"{part[0][0]!r} to {part[-1][0]!r}"
+            try:
+                states = self._describe([task.index for _, task in part])
+            except Exception as error:  # see above
+                raise BundleInvalid(f"cannot describe the tasks {names}: {error}", field=file) from error
+            if not all(np.isfinite(array).all() for state in states for array in state.values()):
+                raise BundleInvalid(f"gives a state that is not finite, of the tasks {names}", field=file)
 
 
 def _golden_rows(takes: Signature, gives: Signature, golden: Golden) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..bundle.manifest import TensorSpec
+from ..bundle.parts import TensorSpec
 from ..task import Arrays
 
 

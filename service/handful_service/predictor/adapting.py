@@ -25,7 +25,7 @@ from .changes import (
 )
 from .models import Models, Served, VersionRef
 from .states import ATTEMPTS, Active, States, contended, kept, slots_of
-from .supports import Labelled, check_limits
+from .supports import Labelled
 
 Retention = Literal["inputs", "features"]
 Attempt = Callable[[Adaptation | None], Awaitable[Written]]
@@ -64,7 +64,7 @@ class Adaptations:
             RequestError: the support set or the precondition does not hold; nothing is changed then.
         """
         served = self._served(model, version)
-        checked = [change.checked(served.manifest) for change in changes]
+        checked = [change.checked(served.labelling) for change in changes]
         key = Key(caller.tenant, model, name)
 
         async def attempt(current: Adaptation | None) -> Written:
@@ -87,7 +87,7 @@ class Adaptations:
             RequestError: an example or the precondition does not hold; nothing is changed then.
         """
         served = self._served(model, version)
-        checked = [change.checked(served.manifest) for change in changes]
+        checked = [change.checked(served.labelling) for change in changes]
         key = Key(caller.tenant, model, name)
 
         async def attempt(current: Adaptation | None) -> Written:
@@ -195,7 +195,7 @@ class Adaptations:
         known = {item.example_id: (item.label, item.weight) for item in before}
         known |= {item.example_id: (item.change.label, item.change.weight) for item in pending}
         labels = [label for label, _ in known.values()]
-        check_limits(labels, served.manifest, "support" if replace else "examples")
+        served.labelling.check(labels, "support" if replace else "examples")
         new = await self._encode(served, pending)
         slots = slots_of(labels, served, None if replace else current)
         grown = None if replace or any(item.known for item in pending) else current
@@ -217,6 +217,7 @@ class Adaptations:
             served.manifest.version,
             revision,
             count_labels(list(known.values())),
+            len(known),
             results,
             created=current is None,
         )
@@ -246,9 +247,8 @@ class Adaptations:
         )
         revision = await self._store.commit(change, expected=current.revision)
         counts = count_labels([(item.label, item.weight) for item in left])
-        return Written(
-            current.key.id, served.manifest.version, revision, counts, (ChangeResult(example_id, "removed", revision),)
-        )
+        results = (ChangeResult(example_id, "removed", revision),)
+        return Written(current.key.id, served.manifest.version, revision, counts, len(left), results)
 
     async def _encode(self, served: Served, pending: Sequence[Pending]) -> dict[str, Arrays]:
         """The features of the changes that bring an input, by example id."""
@@ -273,7 +273,7 @@ class Adaptations:
 
 def _unchanged(served: Served, current: Adaptation, results: tuple[ChangeResult, ...]) -> Written:
     counts = count_labels([(example.label, example.weight) for example in current.examples])
-    return Written(current.key.id, served.manifest.version, current.revision, counts, results)
+    return Written(current.key.id, served.manifest.version, current.revision, counts, len(current.examples), results)
 
 
 def _event(item: Pending) -> Event:

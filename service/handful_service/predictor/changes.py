@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..bundle.manifest import Manifest
 from ..errors import AdaptationNotFound, EventConflict, PreconditionFailed, RequestInvalid
 from ..store.values import Adaptation, Event
-from .supports import check_weight, read_label
+from ..task import Label
+from .labelling import Labelling
 
 Action = Literal["added", "replaced", "removed"]
 
@@ -28,22 +28,22 @@ class ExampleChange:
     """
 
     input: Any
-    label: str
+    label: Label
     weight: float
     field: str
     example_id: str | None = None
     event_id: str | None = None
     source: str | None = None
 
-    def checked(self, manifest: Manifest) -> "ExampleChange":
-        """The change with its label in NFC.
+    def checked(self, rules: Labelling) -> "ExampleChange":
+        """The change with its label in the form that is kept.
 
         Raises:
-            SupportSetInvalid: the label's length or the weight is out of range.
+            RequestInvalid: the label is a number where names are wanted, or the other way round.
+            SupportSetInvalid: the label or the weight is out of range.
             LabelUnknown: the label is not in the model's fixed list.
         """
-        check_weight(self.weight, manifest, f"{self.field}.weight")
-        return replace(self, label=read_label(self.label, manifest, f"{self.field}.label"))
+        return replace(self, label=rules.read(self.label, self.weight, self.field))
 
     def fingerprint(self) -> str:
         """sha256 of what the change asks for, to tell a repeated event from another one with its id."""
@@ -107,20 +107,28 @@ class LabelCount:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An adaptation after a change, which a version of the model learned."""
+    """An adaptation after a change, which a version of the model learned.
+
+    Attributes:
+        labels: How much there is of each name.
+        examples: How many there are now.
+    """
 
     id: str
     version: int
     revision: int
     labels: Mapping[str, LabelCount]
+    examples: int
     results: tuple[ChangeResult, ...]
     created: bool = False
 
 
-def count_labels(labelled: Sequence[tuple[str, float]]) -> dict[str, LabelCount]:
-    """Examples and weight by label, in order of appearance."""
+def count_labels(labelled: Sequence[tuple[Label, float]]) -> dict[str, LabelCount]:
+    """Examples and weight by label, in order of appearance; numbers are not counted one by one."""
     counts: dict[str, LabelCount] = {}
     for label, weight in labelled:
+        if not isinstance(label, str):
+            continue
         before = counts.get(label, LabelCount(0, 0.0))
         counts[label] = LabelCount(before.examples + 1, before.weight + weight)
     return counts

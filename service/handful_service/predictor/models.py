@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import Manifest
-from ..cache import StateCache
+from ..cache import Held, StateCache
 from ..engine.engine import Engine
 from ..errors import ModelNotFound
+from .labelling import Labelling, labelling
 
 VersionRef = int | str | None
 """A version's number, its label such as `stable`, or None for the newest."""
@@ -25,6 +26,15 @@ class Served:
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
         return self.bundle.manifest
+
+    @property
+    def labelling(self) -> Labelling:
+        """The rules of its labels."""
+        return labelling(self.manifest)
+
+    def can_answer(self, held: Held) -> bool:
+        """Whether a state is one to predict with: one without examples needs a base, or labels that are fixed."""
+        return bool(held.labels.present or held.shots or self.manifest.base)
 
     @property
     def digest(self) -> str:

@@ -7,16 +7,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from ..bundle.tasks import find_task
 from ..cache import Held
 from ..engine.engine import Row
 from ..errors import AdaptationNotFound, HandfulError, NotAccepted, TaskConflict
 from ..task import Arrays, Caller
 from .models import Models, Served, VersionRef
-from .preparing import base_state, checked, encode, row, split, state_of
+from .preparing import base_state, checked, encode, row, split, state_of, task_state
 from .reading import Answer, ReadOptions, read
 from .supports import Labelled
 
-Used = Literal["personal", "base", "support"]
+Used = Literal["personal", "base", "support", "task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,14 @@ class ByAdaptation:
 
     id: str
     field: str = "adaptation"
+
+
+@dataclass(frozen=True, slots=True)
+class ByTask:
+    """The task is one that the model knows."""
+
+    id: str
+    field: str = "task"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,7 @@ class Base:
     field: str = "task"
 
 
-TaskRef = ByAdaptation | BySupport | Base
+TaskRef = ByAdaptation | ByTask | BySupport | Base
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,7 @@ class Prediction:
 
     answer: Answer
     used: Used
+    task: str | None = None
     adaptation: str | None = None
     revision: int | None = None
 
@@ -149,19 +159,20 @@ class Predictor:
             HandfulError: an input, an example or the task is not valid.
         """
         task = ask.task
-        examples = checked(task.examples, served.manifest, task.field) if isinstance(task, BySupport) else []
+        examples = _examples(served, task) if isinstance(task, BySupport) else []
         values = [*ask.inputs, *(example.input for example in examples)]
         fields = [*ask.fields, *(f"{example.field}.input" for example in examples)]
         features, support = split(await encode(served, values, fields, self._decoder), len(ask.inputs))
-        async with self._state(caller, served, ask.task, (support, examples), options) as (
+        async with self._state(caller, served, task, (support, examples), options) as (
             held,
             used,
             revision,
         ):
             y = await served.engine.predict([Row(row(features, i), held.slot) for i in range(len(ask.inputs))])
             answers = read(y, held.labels, held.shots, served.manifest, options.read, ask.fields)
-        stored = ask.task.id if isinstance(ask.task, ByAdaptation) else None
-        return [Prediction(answer, used, stored, revision) for answer in answers]
+        known = task.id if isinstance(task, ByTask) else None
+        stored = task.id if isinstance(task, ByAdaptation) else None
+        return [Prediction(answer, used, known, stored, revision) for answer in answers]
 
     @asynccontextmanager
     async def _state(
@@ -174,13 +185,18 @@ class Predictor:
     ) -> AsyncIterator[tuple[Held, Used, int | None]]:
         """The task's state in a slot, what kind it is, and its revision."""
         if isinstance(task, BySupport) and support[1]:
-            _must_accept(served, "support", task.field)
             async with served.cache.borrowed(await state_of(served, *support)) as held:
                 yield held, "support", None
         elif isinstance(task, ByAdaptation):
             _must_accept(served, "support", task.field)
             async with self._stored(caller, served, task, options) as found:
                 yield found
+        elif isinstance(task, ByTask):
+            _must_accept(served, "task", task.field)
+            known = find_task(served.bundle.known_tasks, task.id, f"{task.field}.id")
+            place = ("task", served.digest, known.index)
+            async with served.cache.pinned(place, lambda: task_state(served, known)) as held:
+                yield held, "task", None
         else:
             async with self._base(served, task.field) as held:
                 yield held, "base", None
@@ -192,7 +208,7 @@ class Predictor:
         try:
             pinned = self._states.pinned(caller, served, task.id, min_revision=options.min_revision)
             async with pinned as (held, revision):
-                if not held.labels.present:
+                if not served.can_answer(held):
                     raise TaskConflict(f"adaptation {task.id!r} has no examples", field=task.field)
                 yield held, "personal", revision
         except AdaptationNotFound as error:
@@ -208,7 +224,21 @@ class Predictor:
             yield held
 
 
-def _must_accept(served: Served, kind: Literal["base", "support"], place: str) -> None:
+def _examples(served: Served, task: BySupport) -> list[Labelled]:
+    """The examples, checked; none are the base, and refused as a support set where there is none."""
+    if task.examples or "base" not in served.manifest.accepts:
+        _must_accept(served, "support", task.field)
+    return checked(task.examples, served.labelling, task.field)
+
+
+_REFUSALS = {
+    "base": "no task is named",
+    "support": "the model learns from no support set",
+    "task": "the model knows no tasks by their ids",
+}
+
+
+def _must_accept(served: Served, kind: Literal["base", "support", "task"], place: str) -> None:
     if kind not in served.manifest.accepts:
-        what = "no task is named" if kind == "base" else "the model learns from no support set"
+        what = _REFUSALS[kind]
         raise NotAccepted(what, field=place, allowed=f"what the model accepts: {list(served.manifest.accepts)}")

@@ -8,20 +8,14 @@ from typing import Any
 import numpy as np
 
 from ..bundle.manifest import Manifest
+from ..bundle.tasks import KnownTask
 from ..codecs.decode import decode_inputs
 from ..engine.engine import Engine
 from ..errors import InputInvalid
 from ..task import Arrays, SupportSet, TaskState
+from .labelling import Labelling
 from .models import Served
-from .supports import (
-    Labelled,
-    assign_slots,
-    check_limits,
-    check_weight,
-    effective_shots,
-    read_label,
-    support_set,
-)
+from .supports import Labelled
 
 PICTURES_AT_A_TIME = 8
 
@@ -57,24 +51,24 @@ async def encode(served: Served, values: Sequence[Any], fields: Sequence[str], e
     return features
 
 
-def checked(examples: Sequence[Labelled], manifest: Manifest, place: str = "support") -> list[Labelled]:
-    """The examples with their labels in NFC.
+def checked(examples: Sequence[Labelled], rules: Labelling, place: str = "support") -> list[Labelled]:
+    """The examples with their labels in the form that is compared.
 
     Args:
         examples: As they came.
-        manifest: Holds the limits and the labels.
+        rules: Of the model's labels.
         place: What the request calls the examples, for messages.
 
     Raises:
+        RequestInvalid: a label is a number where names are wanted, or the other way round.
         SupportSetInvalid: a limit is broken, or a weight is not taken.
         LabelUnknown: a label is not in the model's fixed list.
     """
-    found = []
-    for example in examples:
-        check_weight(example.weight, manifest, f"{example.field}.weight")
-        label = read_label(example.label, manifest, f"{example.field}.label")
-        found.append(Labelled(example.input, label, example.weight, example.field))
-    check_limits([example.label for example in found], manifest, place)
+    found = [
+        Labelled(example.input, rules.read(example.label, example.weight, example.field), example.weight, example.field)
+        for example in examples
+    ]
+    rules.check([example.label for example in found], place)
     return found
 
 
@@ -90,15 +84,21 @@ async def state_of(served: Served, features: Arrays, examples: Sequence[Labelled
     """The state of a task that checked examples define, given their features `[example, *feature]`."""
     labels = [example.label for example in examples]
     weights = [example.weight for example in examples]
-    slots = assign_slots(labels, served.manifest)
-    phi, _ = await adapt(served.engine, support_set(features, labels, weights, slots))
-    return TaskState(phi, slots, effective_shots(labels, weights))
+    rules = served.labelling
+    slots = rules.slots(labels)
+    phi, _ = await adapt(served.engine, rules.support(features, labels, weights, slots))
+    return TaskState(phi, slots, rules.shots(labels, weights))
 
 
 async def base_state(served: Served) -> TaskState:
     """The state with no task given: φ of the empty support set."""
     nothing = served.engine.no_features()
     return await state_of(served, nothing, [])
+
+
+async def task_state(served: Served, task: KnownTask) -> TaskState:
+    """The state of a known task."""
+    return TaskState(await served.engine.describe(task.index), task.labels, task.shots)
 
 
 def split(features: Arrays, at: int) -> tuple[Arrays, Arrays]:

@@ -1,4 +1,4 @@
-"""From logits to answers: the one place for softmax, members, calibration and conformal sets."""
+"""From `y` to answers: the one place for softmax, members, calibration, conformal sets and intervals."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundle.manifest import Calibration, Manifest
+from ..bundle.outputs import ClassOutput, NumberOutput
 from ..errors import InputInvalid, NotAccepted
 from ..task import Array, Labels
 
@@ -19,7 +20,7 @@ class ReadOptions:
     """What the caller wants of an answer.
 
     Attributes:
-        confidence: Of the conformal set; None means the default.
+        confidence: Of the conformal set or the interval; None means the default.
         top: How many scores to give, from the highest; None means all.
         scores: Whether to give scores by label at all.
     """
@@ -30,8 +31,8 @@ class ReadOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The prediction of one row.
+class ClassAnswer:
+    """The prediction of one row: a label.
 
     Attributes:
         scores: By label, highest first; None unless asked for.
@@ -47,6 +48,21 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class NumberAnswer:
+    """The prediction of one row: a number.
+
+    Attributes:
+        interval: The central interval at the confidence, in the units of the value.
+    """
+
+    value: float
+    interval: tuple[float, float]
+
+
+Answer = ClassAnswer | NumberAnswer
+
+
+@dataclass(frozen=True, slots=True)
 class _Cell:
     temperature: float
     confidence: float
@@ -59,23 +75,51 @@ def read(
     """The answers of some rows of one task.
 
     Args:
-        y: Logits, float32 `[n, member, ways]`.
+        y: Float32 `[n, member, column]`: logits by way, or the means and log-variances of numbers.
         labels: The label of each way; ways without one are left out.
         shots: The task's effective shots.
-        manifest: Holds the calibration.
+        manifest: Says the kind of output, and holds the calibration.
         options: What the caller wants.
         fields: The place of each row's input in the request, for messages.
 
     Raises:
-        NotAccepted: a confidence is asked of a bundle without calibration.
-        InputInvalid: the logits of a row are not numbers, because the input is too large.
+        NotAccepted: an option that this kind of output, or a bundle without calibration, cannot serve.
+        InputInvalid: the columns of a row are not finite, because the input is too large.
     """
+    if isinstance(manifest.output, NumberOutput):
+        return list(_numbers(y.astype(np.float64), shots, manifest.output, options, fields))
+    return list(_classes(y, labels, shots, manifest.output, options, fields))
+
+
+def _classes(
+    y: Array, labels: Labels, shots: float, output: ClassOutput, options: ReadOptions, fields: Sequence[str]
+) -> list[ClassAnswer]:
     slots, names = zip(*labels.present, strict=True)
-    cell = _cell(manifest.output.calibration, len(names), shots, options.confidence)
+    cell = _cell(output.calibration, len(names), shots, options.confidence)
     scores = _softmax(y[:, :, list(slots)].astype(np.float64) / cell.temperature).mean(axis=1)
     for place in np.flatnonzero(~np.isfinite(scores).all(axis=1)):
         raise InputInvalid("gives scores that are not finite", field=fields[int(place)], allowed="smaller numbers")
     return [_answer(row, names, cell, options) for row in scores]
+
+
+def _numbers(
+    y: NDArray[np.float64], shots: float, output: NumberOutput, options: ReadOptions, fields: Sequence[str]
+) -> list[NumberAnswer]:
+    """The members' Gaussians mixed into one: the law of total variance."""
+    if options.top is not None or not options.scores:
+        name = "scores" if options.top is None else "top"
+        raise NotAccepted(
+            "the model predicts numbers, which have no scores", field=f"options.{name}", allowed="no " + name
+        )
+    means, log_variances = y[..., 0], y[..., 1]
+    value = means.mean(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+        deviation = np.sqrt(np.exp(log_variances).mean(axis=1) + means.var(axis=1))
+        half = output.half_width(shots, options.confidence or DEFAULT_CONFIDENCE) * deviation
+        finite = np.isfinite(y).all(axis=(1, 2)) & np.isfinite(value - half) & np.isfinite(value + half)
+    for place in np.flatnonzero(~finite):
+        raise InputInvalid("gives a number that is not finite", field=fields[int(place)], allowed="smaller numbers")
+    return [NumberAnswer(float(v), (float(v - h), float(v + h))) for v, h in zip(value, half, strict=True)]
 
 
 def _cell(calibration: Calibration | None, ways: int, shots: float, confidence: float | None) -> _Cell:
@@ -98,14 +142,14 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
 
 
-def _answer(scores: NDArray[np.float64], names: tuple[str, ...], cell: _Cell, options: ReadOptions) -> Answer:
+def _answer(scores: NDArray[np.float64], names: tuple[str, ...], cell: _Cell, options: ReadOptions) -> ClassAnswer:
     order = np.argsort(-scores, kind="stable")
     chosen = None
     if cell.quantile is not None:
         chosen = tuple(names[place] for place in order[: _set_size(scores[order], cell.confidence, cell.quantile)])
     shown = {names[place]: float(scores[place]) for place in order[: options.top]} if options.scores else None
     best = int(order[0])
-    return Answer(names[best], float(scores[best]), shown, chosen, None if chosen is None else len(chosen) != 1)
+    return ClassAnswer(names[best], float(scores[best]), shown, chosen, None if chosen is None else len(chosen) != 1)
 
 
 def _set_size(falling: NDArray[np.float64], confidence: float, quantile: float) -> int:

@@ -12,14 +12,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from ..cache import Held
-from ..errors import AdaptationNotFound, LabelUnknown, Overloaded, TaskConflict
+from ..errors import AdaptationNotFound, Overloaded, TaskConflict
 from ..store.store import AsyncStore
 from ..store.values import Adaptation, Example, Key, NewState, RevisionMoved
-from ..task import Arrays, Caller, Labels, SupportSet, TaskState
+from ..task import Arrays, Caller, Label, Labels, SupportSet, TaskState
 from .blobs import pack, unpack
 from .models import Served
 from .preparing import adapt, encode, row, stack
-from .supports import Labelled, assign_slots, effective_shots, support_set
+from .supports import Labelled
 
 ATTEMPTS = 8
 """Tries, while others change the same adaptation, before a caller is told that they are faster."""
@@ -38,7 +38,7 @@ class Active:
     """
 
     example_id: str
-    label: str
+    label: Label
     weight: float
     features: Arrays | None
     input: bytes | None
@@ -49,20 +49,14 @@ def kept(example: Example) -> Active:
     return Active(example.example_id, example.label, example.weight, None, example.input)
 
 
-def slots_of(labels: Sequence[str], served: Served, before: Adaptation | None) -> Labels:
+def slots_of(labels: Sequence[Label], served: Served, before: Adaptation | None) -> Labels:
     """The slots of an adaptation's labels in a bundle.
 
     Raises:
         LabelUnknown: an example has a label that this version's fixed list lacks.
-        TaskConflict: there are more labels than this version has ways.
+        TaskConflict: the labels are more than this version has ways, or of another kind.
     """
-    fixed, ways = served.manifest.fixed_labels, served.manifest.limits.ways
-    if (count := len(set(labels))) > ways:
-        raise TaskConflict(f"the adaptation has {count} labels", field="version", allowed=f"at most {ways} ways")
-    for label in labels:
-        if fixed and label not in fixed:
-            raise LabelUnknown(f"the adaptation has examples of {label!r}", field="version", allowed=f"{list(fixed)}")
-    return assign_slots(labels, served.manifest, Labels(before.labels) if before else None)
+    return served.labelling.slots(labels, Labels(before.labels) if before else None)
 
 
 def contended(name: str) -> Overloaded:
@@ -129,13 +123,13 @@ class States:
             phi = unpack(state.phi)
         else:
             phi = await self._rebuild(served, adaptation, slots)
-        return TaskState(phi, slots, effective_shots(labels, weights))
+        return TaskState(phi, slots, served.labelling.shots(labels, weights))
 
     async def _rebuild(self, served: Served, adaptation: Adaptation, slots: Labels) -> Arrays:
         """φ for a bundle that has none of this revision yet."""
         active = [kept(example) for example in adaptation.examples]
         features = await self._features(served, adaptation.key, active)
-        phi, statistics = await adapt(served.engine, _support(active, stack(features, served), slots))
+        phi, statistics = await adapt(served.engine, _support(served, active, features, slots))
         blobs = {item.example_id: pack(found) for item, found in zip(active, features, strict=True)}
         await self._store.save_state(adaptation.key, adaptation.revision, _new_state(served, phi, statistics), blobs)
         return phi
@@ -161,7 +155,7 @@ class States:
         """
         before = await self._statistics(served, grown, slots) if grown else None
         fresh = active[len(grown.examples) :] if grown and before is not None else active
-        support = _support(fresh, stack(await self._features(served, key, fresh), served), slots)
+        support = _support(served, fresh, await self._features(served, key, fresh), slots)
         if before is None:
             return _new_state(served, *await adapt(served.engine, support))
         more = await served.engine.summarise(support)
@@ -215,8 +209,9 @@ class States:
         return [row(features, place) for place in range(len(examples))]
 
 
-def _support(active: Sequence[Active], features: Arrays, slots: Labels) -> SupportSet:
-    return support_set(features, [item.label for item in active], [item.weight for item in active], slots)
+def _support(served: Served, active: Sequence[Active], features: Sequence[Arrays], slots: Labels) -> SupportSet:
+    labels, weights = [item.label for item in active], [item.weight for item in active]
+    return served.labelling.support(stack(features, served), labels, weights, slots)
 
 
 def _new_state(served: Served, phi: Arrays, statistics: Arrays | None) -> NewState:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..bundle.manifest import Manifest
 from ..errors import LabelUnknown, SupportSetInvalid
-from ..task import Arrays, Labels, SupportSet
+from ..task import Arrays, Label, Labels, SupportSet
 
 MAX_LABEL_CHARACTERS = 256
 MAX_RAW_CHARACTERS = 4 * MAX_LABEL_CHARACTERS
@@ -32,7 +32,7 @@ class Labelled:
     """
 
     input: Any
-    label: str
+    label: Label
     weight: float
     field: str
 
@@ -63,7 +63,8 @@ def check_weight(weight: float, manifest: Manifest, field: str) -> None:
     Raises:
         SupportSetInvalid: not 1 where weights are binary, or not in the range of real weights.
     """
-    if manifest.support.weights == "binary" and weight != 1:
+    real = manifest.support is not None and manifest.support.weights == "real"
+    if not real and weight != 1:
         raise SupportSetInvalid(f"the weight is {weight:g}", field=field, allowed="1")
     if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
         allowed = f"{MIN_WEIGHT:g} to {MAX_WEIGHT:g}"
@@ -84,7 +85,7 @@ def assign_slots(labels: Iterable[str], manifest: Manifest, before: Labels | Non
     if manifest.fixed_labels:
         return Labels(manifest.fixed_labels)
     wanted = dict.fromkeys(labels)
-    ways = manifest.limits.ways
+    ways = manifest.ways
     kept = (*(before.slots if before else ()), *(None for _ in range(ways)))[:ways]
     slots = [label if label in wanted else None for label in kept]
     for label in wanted:
@@ -93,8 +94,21 @@ def assign_slots(labels: Iterable[str], manifest: Manifest, before: Labels | Non
     return Labels(tuple(slots))
 
 
+def check_count(count: int, manifest: Manifest, place: str = "support") -> None:
+    """Refuse a support set of too many examples, or of none where there is no base.
+
+    Raises:
+        SupportSetInvalid: there are too many, or none.
+    """
+    if not count and manifest.base is None:
+        raise SupportSetInvalid("is empty", field=place, allowed="at least one labelled example")
+    most = manifest.limits.examples or 0
+    if count > most:
+        raise SupportSetInvalid(f"there are {count} examples", field=place, allowed=f"at most {most}")
+
+
 def check_limits(labels: Sequence[str], manifest: Manifest, place: str = "support") -> None:
-    """Refuse a support set beyond the model's limits, before any work is done.
+    """Refuse a support set of names beyond the model's limits, before any work is done.
 
     Args:
         labels: The label of every example.
@@ -104,18 +118,15 @@ def check_limits(labels: Sequence[str], manifest: Manifest, place: str = "suppor
     Raises:
         SupportSetInvalid: too many examples, or too many of one label; none at all where labels are open.
     """
-    limits = manifest.limits
-    if not labels and manifest.base is None:
-        raise SupportSetInvalid("is empty", field=place, allowed="at least one labelled example")
-    if len(labels) > limits.examples:
-        raise SupportSetInvalid(f"there are {len(labels)} examples", field=place, allowed=f"at most {limits.examples}")
+    check_count(len(labels), manifest, place)
+    most_ways, most_shots = manifest.ways, manifest.limits.shots or 0
     ways = len(set(labels))
-    if ways > limits.ways:
-        raise SupportSetInvalid(f"there are {ways} labels", field=place, allowed=f"at most {limits.ways} ways")
+    if ways > most_ways:
+        raise SupportSetInvalid(f"there are {ways} labels", field=place, allowed=f"at most {most_ways} ways")
     for label, shots in Counter(labels).most_common(1):
-        if shots > limits.shots:
+        if shots > most_shots:
             raise SupportSetInvalid(
-                f"label {label!r} has {shots} examples", field=place, allowed=f"at most {limits.shots} shots"
+                f"label {label!r} has {shots} examples", field=place, allowed=f"at most {most_shots} shots"
             )
 
 

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from ..predictor.changes import ExampleChange, LabelCount, Written, count_labels
 from ..schemas import (
-    ID,
     AdaptationAnswer,
     AdaptationItem,
     AdaptationList,
@@ -17,6 +16,7 @@ from ..schemas import (
     PutRequest,
     WrittenAnswer,
 )
+from ..task import ID
 from .bodies import body_schema, json_body
 from .common import (
     AdaptationId,
@@ -176,6 +176,7 @@ def _written(model: str, written: Written, *, created: bool = False) -> Response
         id=written.id,
         revision=written.revision,
         labels=_labels(dict(written.labels)),
+        examples=written.examples,
         results=[
             ChangeAnswer(
                 example_id=result.example_id,

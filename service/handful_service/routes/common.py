@@ -11,8 +11,8 @@ from ..errors import NotReady, RequestInvalid
 from ..predictor.changes import Precondition
 from ..predictor.models import VersionRef
 from ..problems import MEDIA_TYPE
-from ..schemas import ID, ProblemDocument
-from ..task import Caller
+from ..schemas import ProblemDocument
+from ..task import ID, Caller
 
 _ETAG = re.compile(r'^"([1-9][0-9]{0,17})"$')
 

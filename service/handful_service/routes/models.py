@@ -52,7 +52,7 @@ def _version(model: Model, number: int) -> VersionAnswer:
         description=manifest.description,
         inputs={name: spec.model_dump(exclude_none=True) for name, spec in manifest.inputs.items()},
         accepts=list(manifest.accepts),
-        output=manifest.output.model_dump(exclude={"calibration"}),
+        output=manifest.output.model_dump(exclude={"calibration"}, exclude_none=True),
         limits=manifest.limits.model_dump(exclude_none=True),
         invariant=list(manifest.invariant),
         state_bytes=manifest.state_bytes,

@@ -1,17 +1,30 @@
 """`POST /v1/models/{model}/predict`."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 from fastapi import APIRouter, Depends, Response
 
 from ..errors import HandfulError, RequestInvalid, TooLarge
-from ..predictor.predicting import Ask, Base, ByAdaptation, BySupport, Outcome, PredictOptions, TaskRef
-from ..predictor.reading import ReadOptions
+from ..predictor.predicting import (
+    Ask,
+    Base,
+    ByAdaptation,
+    BySupport,
+    ByTask,
+    Outcome,
+    Prediction,
+    PredictOptions,
+    TaskRef,
+    Used,
+)
+from ..predictor.reading import NumberAnswer, ReadOptions
 from ..predictor.supports import Labelled
 from ..problems import problem_body
 from ..schemas import (
+    ClassPrediction,
     FailedAnswer,
+    NumberPrediction,
     PredictAnswer,
     PredictionAnswer,
     PredictOptionsRequest,
@@ -25,6 +38,16 @@ from .common import CallerDep, ModelName, ServiceDep
 
 router = APIRouter(tags=["predict"])
 
+_NAMES = ("task", "adaptation", "support")
+"""The keys that name a task."""
+
+
+class _TaskParts(TypedDict):
+    used: Used
+    task: str | None
+    adaptation: str | None
+    revision: int | None
+
 
 @router.post("/v1/models/{model}/predict", response_model=PredictAnswer, openapi_extra=body_schema(PredictRequest))
 async def predict(
@@ -33,7 +56,7 @@ async def predict(
     service: ServiceDep,
     caller: CallerDep,
 ) -> Response:
-    """Predict, with an adaptation, a support set, or the base model; rows of many tasks in one call."""
+    """Predict, with a known task, an adaptation, a support set, or the base model; rows of many tasks in one call."""
     asks = _asks(request, service.max_rows_per_call)
     _refuse_too_many(asks, service.max_queued_rows)
     options = _options(request.options, partial=request.partial)
@@ -61,8 +84,8 @@ def _asks(request: PredictRequest, most: int) -> list[Ask]:
         if request.partial:
             raise RequestInvalid("is for `rows`", field="partial", allowed="`rows` beside it")
         fields = tuple(f"inputs[{place}]" for place in range(count))
-        return [Ask(tuple(inputs), fields, _task(request.adaptation, request.support, ""))]
-    for key in ("adaptation", "support"):
+        return [Ask(tuple(inputs), fields, _task(request, ""))]
+    for key in _NAMES:
         if getattr(request, key) is not None:
             raise RequestInvalid("stands beside `rows`", field=key, allowed="a task in each row")
     return [_ask(row, f"rows[{place}]") for place, row in enumerate(rows)]
@@ -77,18 +100,20 @@ def _refuse_too_many(asks: Sequence[Ask], most: int) -> None:
 
 
 def _ask(row: RowRequest, place: str) -> Ask:
-    return Ask((row.input,), (f"{place}.input",), _task(row.adaptation, row.support, f"{place}."))
+    return Ask((row.input,), (f"{place}.input",), _task(row, f"{place}."))
 
 
-def _task(adaptation: str | None, support: list[SupportExample] | None, prefix: str) -> TaskRef:
-    if adaptation is not None and support is not None:
-        raise RequestInvalid(
-            "stands beside `adaptation`", field=f"{prefix}support", allowed="either `adaptation` or `support`"
-        )
-    if adaptation is not None:
-        return ByAdaptation(adaptation, f"{prefix}adaptation")
-    if support is not None:
-        return BySupport(_labelled(support, f"{prefix}support"), f"{prefix}support")
+def _task(request: PredictRequest | RowRequest, prefix: str) -> TaskRef:
+    given = [name for name in _NAMES if getattr(request, name) is not None]
+    if len(given) > 1:
+        one_of = ", ".join(f"`{name}`" for name in _NAMES)
+        raise RequestInvalid(f"stands beside `{given[0]}`", field=f"{prefix}{given[-1]}", allowed=f"one of {one_of}")
+    if request.task is not None:
+        return ByTask(request.task.id, f"{prefix}task")
+    if request.adaptation is not None:
+        return ByAdaptation(request.adaptation, f"{prefix}adaptation")
+    if request.support is not None:
+        return BySupport(_labelled(request.support, f"{prefix}support"), f"{prefix}support")
     return Base(f"{prefix}support")
 
 
@@ -107,16 +132,22 @@ def _options(options: PredictOptionsRequest, *, partial: bool) -> PredictOptions
 def _answers(outcome: Outcome) -> list[PredictionAnswer | FailedAnswer]:
     if isinstance(outcome, HandfulError):
         return [FailedAnswer(problem=ProblemDocument.model_validate(problem_body(outcome)))]
-    return [
-        PredictionAnswer(
-            label=prediction.answer.label,
-            score=prediction.answer.score,
-            scores=prediction.answer.scores,
-            set=None if prediction.answer.set is None else list(prediction.answer.set),
-            abstained=prediction.answer.abstained,
-            used=prediction.used,
-            adaptation=prediction.adaptation,
-            revision=prediction.revision,
-        )
-        for prediction in outcome
-    ]
+    return [_answer(prediction) for prediction in outcome]
+
+
+def _answer(prediction: Prediction) -> PredictionAnswer:
+    task = _TaskParts(
+        used=prediction.used, task=prediction.task, adaptation=prediction.adaptation, revision=prediction.revision
+    )
+    answer = prediction.answer
+    if isinstance(answer, NumberAnswer):
+        return NumberPrediction(kind="number", value=answer.value, interval=answer.interval, **task)
+    return ClassPrediction(
+        kind="class",
+        label=answer.label,
+        score=answer.score,
+        scores=answer.scores,
+        set=None if answer.set is None else list(answer.set),
+        abstained=answer.abstained,
+        **task,
+    )

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 from .tables import ADAPTATIONS, EVENTS, EXAMPLES, FEATURES, STATES
-from .values import Change, Key, NewExample, NewState, RevisionMoved
+from .values import Change, Key, NewExample, NewState, RevisionMoved, label_text
 
 CHUNK = 10_000  # ids per statement: SQLite takes 32,766 parameters, PostgreSQL 65,535
 
@@ -173,7 +173,7 @@ def _corrected(example: NewExample, row: Any) -> dict[str, Any]:
     kept = row.input if example.input is None and _same_input(example, row) else example.input
     return {
         "example": example.example_id,
-        "label": example.label,
+        "label": label_text(example.label),
         "weight": example.weight,
         "source": example.source,
         "input": kept,
@@ -188,7 +188,7 @@ def _add_examples(connection: Connection, key: Key, fresh: Sequence[NewExample],
         | {
             "example_id": example.example_id,
             "position": position,
-            "label": example.label,
+            "label": label_text(example.label),
             "weight": example.weight,
             "source": example.source,
             "input": example.input,

@@ -17,7 +17,7 @@ from .. import errors
 from .changes import add_state, checksum, chunks, lock, of, put_features, write
 from .database import Database, available, upgrade
 from .tables import ADAPTATIONS, EVENTS, EXAMPLES, FEATURES, STATES
-from .values import Adaptation, Change, Event, Example, Key, NewState, RevisionMoved, State, Summary
+from .values import Adaptation, Change, Event, Example, Key, NewState, RevisionMoved, State, Summary, text_label
 
 LOG = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -218,7 +218,7 @@ class Store:
 def _example(row: Any) -> Example:
     return Example(
         example_id=row.example_id,
-        label=row.label,
+        label=text_label(row.label),
         weight=row.weight,
         position=row.position,
         source=row.source,

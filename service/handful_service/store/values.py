@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ..task import Label
+
+_NUMBER = "\x1f"
+"""What a number begins with in the column of labels; a name holds no control characters."""
+
 
 class RevisionMoved(Exception):
     """The adaptation is not at the revision that the writer worked from: read again, decide again.
@@ -16,6 +21,16 @@ class RevisionMoved(Exception):
     def __init__(self, found: int | None) -> None:
         super().__init__(f"the store holds revision {found}")
         self.found = found
+
+
+def label_text(label: Label) -> str:
+    """A label as the store keeps it: a number as the shortest digits that give it back exactly."""
+    return label if isinstance(label, str) else f"{_NUMBER}{float(label)!r}"
+
+
+def text_label(text: str) -> Label:
+    """The label that `label_text` made a text of."""
+    return float(text.removeprefix(_NUMBER)) if text.startswith(_NUMBER) else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +53,7 @@ class Example:
     """
 
     example_id: str
-    label: str
+    label: Label
     weight: float
     position: int
     source: str | None
@@ -121,7 +136,7 @@ class NewExample:
     """
 
     example_id: str
-    label: str
+    label: Label
     weight: float
     source: str | None
     input: bytes | None
