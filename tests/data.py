@@ -63,3 +63,41 @@ def _averaged(image: np.ndarray) -> np.ndarray:
 
     ink = Image.fromarray((image * 255).astype(np.uint8))
     return np.asarray(ink.resize((28, 28), Image.Resampling.BOX))
+
+
+def write_synthetic_jester(folder: Path, *, users: int = 80, seed: int = 0) -> Path:
+    """People of two tastes that are opposites, in the file and keys of the real set; each rated 36 to 100 jokes."""
+    generator = np.random.default_rng(seed)
+    taste = generator.choice([-1, 1], (users, 1)) * np.where(np.arange(100) % 2, 1, -1)
+    ratings = np.clip(400 * taste + generator.normal(0, 300, (users, 100)), -995, 990).astype(np.int16)
+    count = generator.integers(36, 101, (users, 1))
+    ratings[np.argsort(generator.random((users, 100)), axis=1) >= count] = -32768
+    place = folder / "jester"
+    place.mkdir(parents=True)
+    np.savez(place / "jester_users_public.npz", rating_x100=ratings, user_row=np.arange(users, dtype=np.int16))
+    return folder
+
+
+def write_synthetic_parkinsons(folder: Path, *, patients: int = 12, seed: int = 0) -> Path:
+    """Patients who get worse in a straight line, in the file and columns of the real set.
+
+    Each has 12 test days of 4 recordings. The rows are shuffled, as nothing promises their order.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    from handful_models.parkinsons import INPUTS
+
+    generator = np.random.default_rng(seed)
+    subject = np.repeat(np.arange(1, patients + 1), 48)
+    time = np.tile(np.repeat(7.0 * np.arange(12), 4), patients) + generator.uniform(0.1, 0.2, len(subject))
+    level, slope = generator.uniform(10, 40, patients)[subject - 1], generator.uniform(-0.1, 0.1, patients)[subject - 1]
+    table = {name: generator.uniform(0.1, 1, len(subject)) for name in INPUTS}
+    table |= {"subject": subject, "test_time": time, "age": 50 + subject, "sex": subject % 2}
+    table |= {"total_UPDRS": level + slope * time, "motor_UPDRS": 0.7 * level + slope * time}
+    order = generator.permutation(len(subject))
+    place = folder / "parkinsons_telemonitoring"
+    place.mkdir(parents=True)
+    shuffled = pa.table({name: column[order] for name, column in table.items()})
+    parquet.write_table(shuffled, place / "parkinsons_updrs.parquet")
+    return folder

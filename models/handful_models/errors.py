@@ -17,6 +17,14 @@ class DataMissing(ModelError):
         self.path = path
 
 
+class DataDamaged(ModelError):
+    """A data file whose bytes are not the published ones."""
+
+    def __init__(self, path: Path, found: str, expected: str) -> None:
+        super().__init__(f"{path}: its SHA-256 is {found}, expected {expected}: fetch the file again")
+        self.path = path
+
+
 class DataUnknown(ModelError):
     """A name that no data set, split or method has."""
 
