@@ -43,6 +43,7 @@ class OtherDataConfig(_Section):
 
     set: Literal["sinusoids", "jester", "parkinsons"]
     select: bool = Field(False, description="Whether to look at the selection tasks.")
+    fold: int = Field(0, ge=0, le=5, description="Of `parkinsons`: the patients that are left for the report.")
 
 
 class Conv4Config(_Section):

@@ -48,7 +48,7 @@ def overfit(config: TrainConfig, data: Path, *, examples: int, most_steps: int =
     """
     constant = {"weight_decay": 0.0, "schedule": "constant", "warmup_steps": 0, "steps": most_steps}
     plain = config.model_copy(update={"optimizer": config.optimizer.model_copy(update=constant)})
-    state = fresh_state(plain)
+    state = fresh_state(plain, data)
     source, shape = _source(plain, data, state.learner)
     batch = _first(source.draw(np.random.default_rng(config.seed), shape), examples)
     first = loss = math.inf
@@ -69,7 +69,7 @@ def find_rate(config: TrainConfig, data: Path) -> tuple[list[float], list[float]
     """
     low, high = RATES
     rates = [low * (high / low) ** (place / (RATE_STEPS - 1)) for place in range(RATE_STEPS)]
-    state = fresh_state(config)
+    state = fresh_state(config, data)
     source, shape = _source(config, data, state.learner)
     backward = on_tasks(source, shape, config.seed)
     losses: list[float] = []

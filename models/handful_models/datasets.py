@@ -7,25 +7,44 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from . import omniglot
+from . import jester, omniglot, parkinsons, sinusoids
 from .calibration import calibrate as calibrate_classes
-from .config import Conv4Config, OmniglotConfig, TrainConfig, TrunkConfig
+from .config import (
+    Conv4Config,
+    EmbeddingConfig,
+    MlpConfig,
+    OmniglotConfig,
+    OtherDataConfig,
+    RawConfig,
+    TrainConfig,
+    TrunkConfig,
+)
 from .conv4 import Conv4
 from .drawings import FeatureEpisodes, ImageEpisodes, chosen_classes, drawings, encoded
+from .embedding import Embedding
 from .errors import ConfigInvalid, DataUnknown
 from .evaluation import Protocol, evaluate
+from .head import Head
+from .intervals import calibrate_numbers
 from .learner import Learner, Target
 from .methods import make_learner
+from .mlp import Mlp
 from .tasks import TaskSource
 from .trunk import Trunk, read_trunk
 
 
+NUMBERS = {"sinusoids": 1, "parkinsons": len(parkinsons.INPUTS)}
+"""Numbers of an input, by the data sets whose inputs are such."""
+
+CALIBRATION_SEED = 7_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a look at selection tasks found: higher is better, with the half-width of its 95 % interval."""
+    """What a look at selection tasks found: higher is better, with the half-width of its 95 % interval if it has one."""
 
     mean: float
-    interval: float
+    interval: float | None = None
 
 
 Look = Callable[[Learner], Score]
@@ -48,7 +67,9 @@ class Material:
 
 def target_of(config: TrainConfig) -> tuple[Target, bool]:
     """What the data set's tasks predict, and whether labels mean the same in every task."""
-    return {"omniglot": ("class", False)}[config.data.set]  # type: ignore[return-value]
+    if config.data.set == "omniglot":
+        return "class", False
+    return ("class", True) if config.data.set == "jester" else ("number", False)
 
 
 def make_encoder(config: TrainConfig) -> nn.Module:
@@ -57,12 +78,18 @@ def make_encoder(config: TrainConfig) -> nn.Module:
     Raises:
         ConfigInvalid: the data set's inputs need another one.
     """
-    encoder = config.encoder
-    if isinstance(encoder, Conv4Config):
+    encoder, inputs = config.encoder, config.data.set
+    if inputs == "omniglot" and isinstance(encoder, Conv4Config):
         return Conv4(encoder.width)
-    if isinstance(encoder, TrunkConfig):
+    if inputs == "omniglot" and isinstance(encoder, TrunkConfig):
         return Trunk(encoder.width)
-    raise ConfigInvalid(f"encoder.kind: {encoder.kind} is not for data.set = '{config.data.set}'")
+    if inputs in NUMBERS and isinstance(encoder, MlpConfig):
+        return Mlp(NUMBERS[inputs], encoder.width, hidden=encoder.hidden)
+    if inputs == "jester" and isinstance(encoder, EmbeddingConfig):
+        return Embedding(jester.JOKES, encoder.width)
+    if isinstance(encoder, RawConfig):
+        return nn.Identity()
+    raise ConfigInvalid(f"encoder.kind: '{encoder.kind}' is not for the inputs of data.set = '{inputs}'")
 
 
 def build(config: TrainConfig) -> Learner:
@@ -83,18 +110,35 @@ def build(config: TrainConfig) -> Learner:
         raise ConfigInvalid(f"learner.method: {error}") from error
 
 
-def fresh(config: TrainConfig) -> Learner:
-    """The learner that training begins with: that of `build`, with the trunk's weights where there is one.
+def fresh(config: TrainConfig, data: Path) -> Learner:
+    """The learner that training begins with: that of `build`, with the trunk's weights and the data's units.
 
     Raises:
-        DataMissing: the trunk's file is not there.
+        DataMissing: the trunk's file, or the data, is not there.
         ConfigInvalid: the trunk has another form.
     """
     learner = build(config)
     if isinstance(config.encoder, TrunkConfig):
         trunk = learner.get_submodule("encoder")
         trunk.load_state_dict(read_trunk(config.encoder.weights, config.encoder.width).state_dict())
+    if isinstance(config.data, OtherDataConfig):
+        _fit_units(learner, config.data, data)
     return learner
+
+
+def _fit_units(learner: Learner, chosen: OtherDataConfig, data: Path) -> None:
+    """Standardise inputs and numbers by the training tasks, where the learner has a place for that."""
+    mean, scale = 0.0, sinusoids.TYPICAL
+    if chosen.set == "parkinsons":
+        patients = parkinsons.load(data, "train", fold=chosen.fold)
+        mean, scale = parkinsons.target_statistics(patients)
+        encoder = getattr(learner, "encoder", None)
+        if isinstance(encoder, Mlp):
+            found = parkinsons.input_statistics(patients)
+            encoder.mean.copy_(found[0])
+            encoder.scale.copy_(found[1])
+    if isinstance(learner, Head) and learner.target == "number":
+        learner.fit_units(mean, scale)
 
 
 def open_material(config: TrainConfig, data: Path, learner: Learner) -> Material:
@@ -110,7 +154,20 @@ def open_material(config: TrainConfig, data: Path, learner: Learner) -> Material
     """
     if isinstance(config.data, OmniglotConfig):
         return _omniglot(config, config.data, data, learner)
-    raise ConfigInvalid(f"data.set: {config.data.set} is unknown")
+    return _other(config.data, config.seed, data)
+
+
+def _other(chosen: OtherDataConfig, seed: int, data: Path) -> Material:
+    if chosen.set == "sinusoids":
+        source: TaskSource = sinusoids.Sinusoids()
+        select: Callable[[Learner], float] = lambda learner: sinusoids.select(learner, data, seed=seed)  # noqa: E731
+    elif chosen.set == "jester":
+        source = jester.JesterUsers(jester.load(data, "train"))
+        select = lambda learner: jester.select(learner, data, seed=seed)  # noqa: E731
+    else:
+        source = parkinsons.Patients(parkinsons.load(data, "train", fold=chosen.fold))
+        select = lambda learner: parkinsons.select(learner, data, seed=seed, fold=chosen.fold)  # noqa: E731
+    return Material(source, None, (lambda learner: Score(select(learner))) if chosen.select else None)
 
 
 def _omniglot(config: TrainConfig, chosen: OmniglotConfig, data: Path, learner: Learner) -> Material:
@@ -149,7 +206,13 @@ def calibrate(config: TrainConfig, learner: Learner, data: Path, *, seed: int) -
         if config.data.train != "selection-train":
             raise ConfigInvalid("data.train: the run trained on the selection characters, which cannot calibrate it")
         return calibrate_classes(learner, omniglot.load(data, "selection"), seed=seed)
-    raise ConfigInvalid(f"data.set: {config.data.set} is unknown")
+    if config.data.set == "sinusoids":
+        # Tasks without end: those of this seed are no others'.
+        return dict(calibrate_numbers(learner, sinusoids.Sinusoids(), seed=CALIBRATION_SEED + seed))
+    if config.data.set == "parkinsons":
+        patients = parkinsons.Patients(parkinsons.load(data, "selection", fold=config.data.fold))
+        return dict(calibrate_numbers(learner, patients, shots=parkinsons.DAYS, seed=seed))
+    raise ConfigInvalid("data.set: labels that are the same for every user are calibrated by training itself")
 
 
 def training_classes(chosen: OmniglotConfig) -> int:

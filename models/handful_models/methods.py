@@ -11,25 +11,27 @@ from .errors import DataUnknown
 from .learner import Learner, Target
 
 METHODS = {
-    "prototypes": "Prototypes",
-    "relation": "Relation",
-    "matching": "Matching",
-    "ridge": "Ridge",
-    "logistic": "Logistic",
-    "bayes": "Bayes",
-    "probe": "Probe",
-    "context": "Context",
-    "hypernetwork": "Hypernetwork",
-    "transformer": "Transformer",
-    "lstm": "Lstm",
-    "snail": "Snail",
-    "neural_process": "NeuralProcess",
-    "anil": "Anil",
-    "meta_sgd": "MetaSgd",
-    "maml": "Maml",
-    "reptile": "Reptile",
+    "prototypes": "prototypes:Prototypes",
+    "relation": "relation:Relation",
+    "matching": "matching:Matching",
+    "ridge": "ridge:Ridge",
+    "logistic": "logistic:Logistic",
+    "bayes": "bayes:Bayes",
+    "probe": "probe:Probe",
+    "context": "context:MeanContext",
+    "hypernetwork": "hypernetwork:Hypernetwork",
+    "transformer": "transformer:Transformer",
+    "lstm": "lstm:Lstm",
+    "snail": "snail:Snail",
+    "neural-process": "neural_process:NeuralProcess",
+    "ensemble": "ensemble:Ensemble",
+    "anil": "anil:Anil",
+    "meta-sgd": "meta_sgd:MetaSGD",
+    "maml": "maml:MAML",
+    "meta-sgd-network": "meta_sgd:MetaSGDNetwork",
+    "reptile": "reptile:Reptile",
 }
-"""By name, which is that of the module, the class: a module is imported when a config first names it."""
+"""By name, the module and the class in it: a module is imported when a config first names its method."""
 
 
 def method_class(name: str) -> type[Learner]:
@@ -40,7 +42,8 @@ def method_class(name: str) -> type[Learner]:
     """
     if name not in METHODS:
         raise DataUnknown("method", name, sorted(METHODS))
-    found: type[Learner] = getattr(import_module(f".{name}", __package__), METHODS[name])
+    module, _, kind = METHODS[name].partition(":")
+    found: type[Learner] = getattr(import_module(f".{module}", __package__), kind)
     return found
 
 

@@ -179,7 +179,7 @@ def draw_curves(log: Path, picture: Path) -> None:
     right.errorbar(
         [int(row["step"]) for row in looks],
         [float(row["selection"]) for row in looks],
-        [float(row["selection_interval"]) for row in looks],
+        [float(row["selection_interval"] or 0) for row in looks],
     )
     right.set(xlabel="step", ylabel="score on selection tasks")
     figure.savefig(picture, dpi=100)

@@ -22,6 +22,9 @@ PHASE = (0.0, np.pi)
 INPUT = (-5.0, 5.0)
 NOISE = 0.1
 
+TYPICAL = 2.06
+"""The standard deviation of y over tasks and inputs: E[A²] / 2 = 4.25."""
+
 TEST_TASKS = 2000
 SELECTION_TASKS = 500
 QUERIES = 100

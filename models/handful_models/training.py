@@ -104,7 +104,7 @@ def train(config: TrainConfig, folder: Path, data: Path) -> None:
     """
     run = Run(folder)
     run.open(config)
-    state = fresh_state(config)
+    state = fresh_state(config, data)
     if run.checkpoint.exists():
         state.restore(load(run.checkpoint))
     log = Log(run.log, from_step=state.step)
@@ -135,9 +135,9 @@ def train(config: TrainConfig, folder: Path, data: Path) -> None:
     write_json(run.result, _result(state, selected=look is not None))
 
 
-def fresh_state(config: TrainConfig) -> _State:
+def fresh_state(config: TrainConfig, data: Path) -> _State:
     """A learner, its optimizer, schedule and average, before the first step."""
-    learner = fresh(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    learner = fresh(config, data).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     settings = config.optimizer
     optimizer = _optimizer(learner, settings)
     return _State(
@@ -239,7 +239,7 @@ def _line(state: _State, losses: list[float], score: Score | None) -> dict[str, 
         "rate": f"{state.optimizer.param_groups[0]['lr']:.6g}",
         "loss": f"{np.mean(losses):.6g}",
         "selection": f"{score.mean:.5f}" if score else "",
-        "selection_interval": f"{score.interval:.5f}" if score else "",
+        "selection_interval": f"{score.interval:.5f}" if score and score.interval else "",
         "seconds": f"{state.seconds:.1f}",
     }
 
