@@ -54,14 +54,44 @@ glyphs: $(TEST_ENV)/.installed
 	$(BIN)/handful evaluate runs/glyphs --markdown docs/results/glyphs.md
 	$(BIN)/handful export export/configs/glyphs.toml --run runs/glyphs --calibration runs/glyphs-selection
 
-# The other heads, each trained on the trunk of `runs/glyphs`: a few minutes a head. Their bundles go to
-# runs/bundles.
-HEADS := ridge logistic matching relation
-heads: $(TEST_ENV)/.installed
-	for head in $(HEADS); do \
-	  $(TRAIN_ENV) $(BIN)/handful train models/configs/glyphs-$$head.toml && \
-	  $(BIN)/handful evaluate runs/glyphs-$$head --markdown docs/results/glyphs-$$head.md && \
-	  $(BIN)/handful export export/configs/glyphs-$$head.toml --run runs/glyphs-$$head --out runs/bundles || exit 1; done
+# Every way to learn from a support set, as a head on the frozen trunk of `glyphs`: three seeds each, one core a run
+# (`make --jobs 2 heads`). A run of the same settings on a trunk that never saw the selection characters calibrates.
+# Bundles go to runs/bundles.
+HEADS := prototypes matching relation ridge logistic bayes anil meta-sgd context hypernetwork neural-process transformer \
+  snail lstm probe
+SEEDS := 1 2 3
+ONE_CORE := OMP_NUM_THREADS=1 $(TRAIN_ENV) $(BIN)/handful
+head_runs = $(foreach seed,$(SEEDS),runs/glyphs-$(1)-$(seed))
+
+runs/glyphs-trunk.pt: $(TEST_ENV)/.installed
+	$(BIN)/handful trunk bundles/glyphs/1 --out $@
+
+runs/trunk-selection/result.json: | $(TEST_ENV)/.installed
+	$(TRAIN_ENV) $(BIN)/handful train models/configs/trunk-selection.toml
+
+define HEAD_RUN
+runs/glyphs-$(1)-$(2)/result.json: | runs/glyphs-trunk.pt
+	$$(ONE_CORE) train models/configs/glyphs-$(1).toml --set seed=$(2) --run runs/glyphs-$(1)-$(2)
+endef
+
+define HEAD
+runs/glyphs-$(1)-selection/result.json: | runs/trunk-selection/result.json
+	$$(ONE_CORE) train models/configs/glyphs-$(1).toml --set data.train=selection-train --set data.select=selection \
+	  --set encoder.weights=runs/trunk-selection/weights.pt --run runs/glyphs-$(1)-selection
+runs/glyphs-$(1)-selection/calibration.json: runs/glyphs-$(1)-selection/result.json $$(foreach seed,$$(SEEDS),runs/glyphs-$(1)-$$(seed)/result.json)
+	$$(ONE_CORE) calibrate runs/glyphs-$(1)-selection --into $$(call head_runs,$(1))
+runs/bundles/glyphs-$(1)/1: runs/glyphs-$(1)-selection/calibration.json
+	$$(ONE_CORE) evaluate --quiet $$(call head_runs,$(1))
+	$$(BIN)/handful export export/configs/glyphs-$(1).toml --run runs/glyphs-$(1)-1 --out runs/bundles
+head-$(1): runs/bundles/glyphs-$(1)/1
+endef
+
+$(foreach head,$(HEADS),$(foreach seed,$(SEEDS),$(eval $(call HEAD_RUN,$(head),$(seed)))))
+$(foreach head,$(HEADS),$(eval $(call HEAD,$(head))))
+
+heads: $(foreach head,$(HEADS),runs/bundles/glyphs-$(head)/1)
+	$(BIN)/handful evaluate $(foreach head,$(HEADS),$(call head_runs,$(head))) \
+	  --title 'Heads on one trunk' --markdown docs/results/heads.md
 
 $(SERVE_ENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Handful needs Python 3.11 or newer' if sys.version_info < (3, 11) else 0)"

@@ -38,14 +38,18 @@ class Running:
         raise RuntimeError("no VmRSS")
 
 
+def machine() -> str:
+    """The machine in words."""
+    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+
+
 def report(title: str, figures: dict[str, object], page: str | None) -> None:
     """Print the figures as JSON, and write them as a page with the command that gave them."""
     text = json.dumps(figures, indent=1)
     print(text)
     if page is not None:
         command = " ".join(["python", *sys.argv])
-        machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-        lines = [f"# {title}", "", f"Written by `{command}` on {machine}.", "", "```json", text, "```", ""]
+        lines = [f"# {title}", "", f"Written by `{command}` on {machine()}.", "", "```json", text, "```", ""]
         Path(page).write_text("\n".join(lines), encoding="utf-8")
 
 

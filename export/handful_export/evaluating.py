@@ -23,6 +23,7 @@ def evaluate(argv: Sequence[str]) -> int:
     parser.add_argument("--split", default="evaluation", help="of the characters (default: evaluation)")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (default: 0)")
     parser.add_argument("--protocol", default="5x1", help="of bundles: ways x shots (default: 5x1)")
+    parser.add_argument("--quiet", action="store_true", help="measure and keep the figures, print no page")
     parser.add_argument("--title", default="Comparison", help="of the page of a comparison")
     parser.add_argument("--markdown", type=Path, help="also write the table as a page")
     add_data_argument(parser)
@@ -32,7 +33,8 @@ def evaluate(argv: Sequence[str]) -> int:
     try:
         command = shlex.join(["handful", "evaluate", *argv])
         text = _bundles(arguments, command) if arguments.bundle else _runs(arguments, command)
-        print(text)
+        if not arguments.quiet:
+            print(text)
         if arguments.markdown:
             from handful_models.report import write_page  # noqa: PLC0415 (see _runs)
 

@@ -1,4 +1,4 @@
-"""`handful train`, `search`, `ensemble`, `calibrate` and `plot`."""
+"""`handful train`, `search`, `ensemble`, `finetune`, `calibrate` and `plot`."""
 
 import argparse
 import os
@@ -96,11 +96,32 @@ def ensemble(argv: Sequence[str]) -> int:
     return run_command(parser, argv, command)
 
 
+def finetune(argv: Sequence[str]) -> int:
+    """Fine-tune a run's learner offline on alphabets, each of which becomes a known task of its bundle."""
+    parser = argparse.ArgumentParser("handful finetune", description=finetune.__doc__)
+    parser.add_argument("config", type=Path, help="a TOML file, such as models/configs/finetune/alphabets.toml")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the states, which `handful export` takes")
+    add_data_argument(parser)
+
+    def command(arguments: argparse.Namespace) -> None:
+        from .known import make_known  # noqa: PLC0415 (see train)
+
+        for entry in make_known(arguments.config, arguments.out, arguments.data):
+            found = entry["evaluation"]
+            print(
+                f"{entry['id']}: {len(entry['labels'])} ways, fine-tuned {100 * found['fine-tuned']:.1f} %, "
+                f"adapted in one request {100 * found['adapted in one request']:.1f} % (rate {found['rate']:g})"
+            )
+
+    return run_command(parser, argv, command)
+
+
 def calibrate(argv: Sequence[str]) -> int:
     """Fit temperatures and quantiles on the selection tasks, with the run that never saw them."""
     parser = argparse.ArgumentParser("handful calibrate", description=calibrate.__doc__)
     parser.add_argument("run", type=Path, help="a run directory that did not train on the selection tasks")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (default: 0)")
+    parser.add_argument("--into", type=Path, nargs="*", default=[], help="run directories that take the table, too")
     add_data_argument(parser)
 
     def command(arguments: argparse.Namespace) -> None:
@@ -109,8 +130,10 @@ def calibrate(argv: Sequence[str]) -> int:
         from .training import load_trained  # noqa: PLC0415
 
         run = Run(arguments.run)
-        write_json(run.calibration, fit(run.read_config(), load_trained(run), arguments.data, seed=arguments.seed))
-        print(f"wrote {run.calibration}")
+        table = fit(run.read_config(), load_trained(run), arguments.data, seed=arguments.seed)
+        for taker in (run, *(Run(folder) for folder in arguments.into)):
+            write_json(taker.calibration, table)
+            print(f"wrote {taker.calibration}")
 
     return run_command(parser, argv, command)
 

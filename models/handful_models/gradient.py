@@ -163,7 +163,7 @@ class GradientLearner(IterativeLearner):
     def loss(self, episodes: Episodes) -> Tensor:
         """The loss of the queries after adaptation, under the statistics of the batch in training."""
         support, query = episodes.support, episodes.query
-        features, asked = self._encoded(support.x), self._encoded(query.x)
+        features, asked = self.encoded(support.x), self.encoded(query.x)
         statistics = self.statistics_of(features, support.weight)
         state = self.begin(features, support.y, support.weight)
         for _ in range(self.steps):
@@ -176,7 +176,8 @@ class GradientLearner(IterativeLearner):
         (x,) = features.values()
         return self.network.observed(x, weight) if self.training else self.network.statistics()
 
-    def _encoded(self, x: Tensors) -> Tensors:
+    def encoded(self, x: Tensors) -> Tensors:
+        """Features `[task, example, *feature]` of inputs `[task, example, *input]`."""
         sizes = next(iter(x.values())).shape[:2]
         features = self.encode({name: value.flatten(0, 1) for name, value in x.items()})
         return {name: value.reshape(*sizes, *value.shape[1:]) for name, value in features.items()}
