@@ -6,13 +6,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from handful_models.cli import add_data_argument
 from handful_models.errors import ModelError
 from handful_service.errors import BundleError
 
 from .errors import ExportError
+
+if TYPE_CHECKING:
+    from handful_models.runs import Run
 
 
 def evaluate(argv: Sequence[str]) -> int:
@@ -52,11 +55,33 @@ def _runs(arguments: argparse.Namespace, command: str) -> str:
     from handful_models.runs import Run  # noqa: PLC0415
 
     runs = [Run(folder) for folder in arguments.runs]
+    if any(run.read_config().data.set != "omniglot" for run in runs):
+        return _tasks(runs, arguments, command)
     protocols = PUBLISHED if len(runs) == 1 else COMPARED
     found = [measure(run, arguments.data, protocols, split=arguments.split, seed=arguments.seed) for run in runs]
     if len(runs) == 1:
         return page(runs[0], found[0], command)
     return comparison(arguments.title, grouped(runs, found), COMPARED, command)
+
+
+def _tasks(runs: "list[Run]", arguments: argparse.Namespace, command: str) -> str:
+    from handful_models.errors import ConfigInvalid  # noqa: PLC0415 (see _runs)
+    from handful_models.measuring import measure_tasks  # noqa: PLC0415
+    from handful_models.report import rows_page  # noqa: PLC0415
+
+    if len(sets := {run.read_config().data.set for run in runs}) > 1:
+        raise ConfigInvalid(f"the runs are of different data sets: {', '.join(sorted(sets))}")
+    by_name: dict[str, list[Run]] = {}
+    for run in runs:
+        by_name.setdefault(run.read_config().name, []).append(run)
+    groups = [
+        (name, measure_tasks(members, arguments.data, seed=arguments.seed)) for name, members in by_name.items()
+    ]
+    notes = [
+        f"Figures over tasks that were neither trained on nor used to choose anything (seed {arguments.seed}); ± is the "
+        "half-width of the 95 % interval over tasks, «paired» that of the difference on the same tasks."
+    ]
+    return rows_page(arguments.title, groups, notes, command)
 
 
 def _bundles(arguments: argparse.Namespace, command: str) -> str:

@@ -8,10 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import omniglot
+from . import jester, omniglot, parkinsons, sinusoids
 from .calibration import expected_calibration_error
+from .config import OtherDataConfig
+from .errors import ConfigInvalid
 from .evaluation import Accuracy, Protocol, evaluate, order_spread, protocols_that_fit
 from .learner import Learner
+from .paired import Row
 from .runs import Run, write_json
 from .training import load_trained
 
@@ -47,6 +50,34 @@ def measure(run: Run, data: Path, protocols: Sequence[Protocol], *, split: str, 
     _write_episodes(run, rows)
     write_json(run.evaluation, found)
     return found
+
+
+def measure_tasks(runs: Sequence[Run], data: Path, *, seed: int) -> list[Row]:
+    """The figures of a run on the report's tasks of its data set, which are no characters.
+
+    Args:
+        runs: One; for `parkinsons` also all six folds of one config, so that every patient is reported on.
+        data: The data folder.
+        seed: Of the tasks.
+
+    Raises:
+        ConfigInvalid: several runs that are not the folds of one config.
+    """
+    config = runs[0].read_config()
+    if len(runs) > 1:
+        by_fold = {each.data.fold: run for run in runs if isinstance((each := run.read_config()).data, OtherDataConfig)}
+        if config.data.set != "parkinsons" or sorted(by_fold) != list(range(parkinsons.FOLDS)):
+            raise ConfigInvalid(f"{runs[1].folder}: several runs of one name must be the {parkinsons.FOLDS} folds")
+        return parkinsons.evaluate_folds(lambda fold: load_trained(by_fold[fold]), data, seed=seed)
+    learner = load_trained(runs[0])
+    if config.data.set == "sinusoids":
+        path = runs[0].calibration
+        table = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return sinusoids.evaluate(learner, data, seed=seed, calibration=table)
+    if config.data.set == "jester":
+        return jester.evaluate(learner, data, seed=seed)
+    fold = config.data.fold if isinstance(config.data, OtherDataConfig) else 0
+    return parkinsons.evaluate(learner, data, seed=seed, fold=fold)
 
 
 def _figures(learner: Learner, run: Run, characters: omniglot.Characters, seed: int) -> dict[str, Any]:

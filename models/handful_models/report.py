@@ -12,6 +12,7 @@ from .config import Conv4Config, OmniglotConfig, TrainConfig, TrunkConfig
 from .evaluation import Protocol, interval_95
 from .measuring import read_episodes
 from .omniglot import SPLITS
+from .paired import Row
 from .runs import Run
 
 WRITTEN = "Written by the command below; nothing here is copied by hand."
@@ -162,6 +163,31 @@ def _about(group: Group) -> str:
         f"{np.mean(minutes):.1f}" if minutes else "—", ", ".join(map(str, group.seeds)),
         str(figures.get("context", "—")), spread, error,
     ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def rows_page(title: str, groups: Sequence[tuple[str, Sequence[Row]]], notes: Sequence[str], command: str) -> str:
+    """A page with figures over tasks, each learner's beside the baselines on the same tasks."""
+    lines = [f"# {title}", "", WRITTEN, "", f"    {command}", "", *notes]
+    for name, rows in groups:
+        baselines = list(dict.fromkeys(each.baseline for row in rows for each in row.comparisons))
+        lines += [
+            "", f"## {name}", "",
+            "| what | figure | mean | ± | tasks | " + "".join(f"{each} | difference, paired | " for each in baselines),
+            "| --- | --- | ---: | ---: | ---: |" + " ---: | ---: |" * len(baselines),
+            *(_figures_line(row, baselines) for row in rows),
+        ]  # fmt: skip
+    return "\n".join([*lines, ""])
+
+
+def _figures_line(row: Row, baselines: Sequence[str]) -> str:
+    cells = [row.title, row.metric, f"{row.mean:.4f}", f"{row.interval:.4f}", str(row.n)]
+    found = {each.baseline: each for each in row.comparisons}
+    for name in baselines:
+        if name in found:
+            cells += [f"{found[name].mean:.4f}", f"{found[name].difference:+.4f} ± {found[name].interval:.4f}"]
+        else:
+            cells += ["", ""]
     return "| " + " | ".join(cells) + " |"
 
 
