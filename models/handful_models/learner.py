@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+
+from .errors import ConfigInvalid
 
 if TYPE_CHECKING:
     from .tasks import Episodes
@@ -15,6 +17,7 @@ Tensors = Mapping[str, Tensor]
 
 Target = Literal["class", "number"]
 Law = Literal["order", "labels"]
+Labels = Literal["open", "fixed"]
 
 
 class Options(BaseModel):
@@ -39,7 +42,11 @@ class Learner(nn.Module, ABC):
     Attributes:
         options: The type of the method's own settings.
         targets: What the method can predict.
+        labels: Which labels the method can have. Open: the support set names them, so a way without examples is
+            never answered. Fixed: they mean the same in every task, so every way may be answered, and an empty
+            support set gives the base model.
         target: What this learner predicts.
+        fixed: Whether this learner's labels are fixed.
         invariant: What does not change an answer: the `order` of the support set; the `labels`, that is, which
             way stands for which label.
         ways: Ways that a task state holds; a task with fewer leaves the others absent. 1 for numbers.
@@ -48,10 +55,40 @@ class Learner(nn.Module, ABC):
 
     options: ClassVar[type[Options]] = Options
     targets: ClassVar[tuple[Target, ...]] = ("class",)
+    labels: ClassVar[tuple[Labels, ...]] = ("open",)
     invariant: tuple[Law, ...] = ("order", "labels")
     target: Target = "class"
+    fixed: bool = False
     ways: int
     examples: int | None = None
+
+    @classmethod
+    @abstractmethod
+    def make(
+        cls, encoder: nn.Module, *, ways: int, examples: int, target: Target, fixed: bool, options: Any
+    ) -> "Learner":
+        """A learner with fresh weights on an encoder.
+
+        Args:
+            encoder: Gives features `[batch, width]` of an input `x [batch, *input]`, and states its `width`.
+            ways: Ways that a state holds; not used for numbers.
+            examples: Examples that a state holds, by methods whose state holds them or whose graph depends on it.
+            target: What to predict.
+            fixed: Whether labels are fixed.
+            options: The method's own settings, of the type `cls.options`.
+
+        Raises:
+            ConfigInvalid: the method cannot predict that, or not with such labels.
+        """
+
+    @classmethod
+    def require(cls, target: Target, *, fixed: bool) -> None:
+        """Refuse what the method cannot do: see `make`."""
+        if target not in cls.targets:
+            raise ConfigInvalid(f"{cls.__name__} predicts {' or '.join(cls.targets)}, not {target}")
+        labels: Labels = "fixed" if fixed else "open"
+        if target == "class" and labels not in cls.labels:
+            raise ConfigInvalid(f"{cls.__name__} takes {' or '.join(cls.labels)} labels, not {labels} ones")
 
     @abstractmethod
     def encode(self, inputs: Tensors) -> Tensors:

@@ -10,27 +10,65 @@ and the logit of a way is α (x'W)_k, α learned.
 Bertinetto et al. (2019) use the same idea, for two ways, in the head LR-D2.
 """
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .learner import Learner, Tensors
+from .learner import Learner, Options, Target, Tensors
 from .solve import solve_positive
-from .ways import ABSENT_LOGIT, as_member, one_hot, present_ways
+from .ways import ABSENT_LOGIT, as_member, one_hot, open_ways
 
 STEPS = 10
 LEAST_LAMBDA = 0.02
 
 
+def bounded_steps(
+    x: Tensor, labels: Tensor, weight: Tensor, present: Tensor, *, penalty: Tensor | float, steps: int
+) -> Tensor:
+    """Weights `[task, d, ways]` of multinomial logistic regression after some steps from zero.
+
+    Args:
+        x: `[task, example, d]`.
+        labels: One-hot `[task, example, ways]`, 0 for absent examples.
+        weight: `[task, example]`.
+        present: 1 for the ways that share the probability: `[task, ways]`.
+        penalty: λ.
+        steps: How many.
+    """
+    gram = (x * weight.unsqueeze(-1)).transpose(1, 2) @ x
+    identity = torch.eye(x.shape[-1]) + torch.zeros_like(gram)  # `expand` by a size would freeze the task axis
+    inverse = solve_positive(gram / 2 + penalty * identity, identity)
+    absent = ABSENT_LOGIT * (1 - present).unsqueeze(1)
+    weights = torch.zeros_like(x.transpose(1, 2) @ labels)
+    for _ in range(steps):
+        chances = (x @ weights + absent).softmax(-1) * weight.unsqueeze(-1)
+        gradient = x.transpose(1, 2) @ (chances - labels) + penalty * weights
+        weights = weights - inverse @ gradient
+    return weights
+
+
 class Logistic(Learner):
     """State: `weights [width + 1, ways]`, `present [ways]`."""
 
-    def __init__(self, encoder: nn.Module, *, ways: int) -> None:
+    labels = ("open", "fixed")
+
+    def __init__(self, encoder: nn.Module, *, ways: int, fixed: bool = False) -> None:
         super().__init__()
         self.ways = ways
+        self.fixed = fixed
         self.encoder = encoder
         self.log_scale = nn.Parameter(torch.tensor(2.0))
         self.raw_lambda = nn.Parameter(torch.tensor(-2.0))
+
+    @classmethod
+    def make(
+        cls, encoder: nn.Module, *, ways: int, examples: int, target: Target, fixed: bool, options: Options
+    ) -> Self:
+        """See `Learner`."""
+        cls.require(target, fixed=fixed)
+        return cls(encoder, ways=ways, fixed=fixed)
 
     def encode(self, inputs: Tensors) -> Tensors:
         """`features [batch, width + 1]`: of unit norm, and a constant 1."""
@@ -38,18 +76,10 @@ class Logistic(Learner):
 
     def state(self, features: Tensors, y: Tensor, weight: Tensor) -> Tensors:
         """See the class."""
-        x, labels = features["features"], one_hot(y, weight, self.ways)
+        labels = one_hot(y, weight, self.ways)
+        present = open_ways(labels.sum(1), fixed=self.fixed)
         penalty = LEAST_LAMBDA + F.softplus(self.raw_lambda)
-        gram = (x * weight.unsqueeze(-1)).transpose(1, 2) @ x
-        identity = torch.eye(x.shape[-1]) + torch.zeros_like(gram)  # `expand` by a size would freeze the task axis
-        inverse = solve_positive(gram / 2 + penalty * identity, identity)
-        present = present_ways(labels.sum(1))
-        absent = ABSENT_LOGIT * (1 - present).unsqueeze(1)
-        weights = torch.zeros_like(x.transpose(1, 2) @ labels)
-        for _ in range(STEPS):
-            chances = (x @ weights + absent).softmax(-1) * weight.unsqueeze(-1)
-            gradient = x.transpose(1, 2) @ (chances - labels) + penalty * weights
-            weights = weights - inverse @ gradient
+        weights = bounded_steps(features["features"], labels, weight, present, penalty=penalty, steps=STEPS)
         return {"weights": weights, "present": present}
 
     def predict(self, features: Tensors, state: Tensors) -> Tensor:

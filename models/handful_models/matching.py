@@ -8,11 +8,14 @@ attends to the support set by cosine similarity; the attention that falls on a w
 The state holds the support set itself, padded to `examples`.
 """
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .learner import Learner, Tensors
+from .head import in_places
+from .learner import Learner, Options, Target, Tensors
 from .ways import as_member, present_ways
 
 LEAST = 1.0e-30
@@ -31,15 +34,21 @@ class Matching(Learner):
         self.encoder = encoder
         self.log_scale = nn.Parameter(torch.tensor(3.0))
 
+    @classmethod
+    def make(
+        cls, encoder: nn.Module, *, ways: int, examples: int, target: Target, fixed: bool, options: Options
+    ) -> Self:
+        """See `Learner`."""
+        cls.require(target, fixed=fixed)
+        return cls(encoder, ways=ways, examples=examples)
+
     def encode(self, inputs: Tensors) -> Tensors:
         """`features [batch, width]`, of unit norm."""
         return {"features": F.normalize(self.encoder(inputs["x"]), dim=-1)}
 
     def state(self, features: Tensors, y: Tensor, weight: Tensor) -> Tensors:
         """See the class: present examples move together, to the first places."""
-        place = (torch.cumsum(weight, 1) - 1).unsqueeze(-1)
-        places = torch.arange(self.examples, device=y.device)
-        move = ((place == places).to(weight.dtype) * weight.unsqueeze(-1)).transpose(1, 2)
+        move = in_places(weight, self.examples)
         slots = move @ (y.to(weight.dtype) + 1).unsqueeze(-1)
         return {"support": move @ features["features"], "slots": slots.squeeze(-1) - 1}
 

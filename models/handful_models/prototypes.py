@@ -6,10 +6,12 @@ of its support features, and the logit of a way is the negative squared distance
     c_k = (sum_i w_i [y_i = k] f(x_i)) / (sum_i w_i [y_i = k]),    logit_k(x) = -||f(x) - c_k||^2
 """
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
-from .learner import AdditiveLearner, Tensors
+from .learner import AdditiveLearner, Options, Target, Tensors
 from .ways import as_member, one_hot, present_ways
 
 
@@ -25,6 +27,14 @@ class Prototypes(AdditiveLearner):
         super().__init__()
         self.ways = ways
         self.encoder = encoder
+
+    @classmethod
+    def make(
+        cls, encoder: nn.Module, *, ways: int, examples: int, target: Target, fixed: bool, options: Options
+    ) -> Self:
+        """See `Learner`."""
+        cls.require(target, fixed=fixed)
+        return cls(encoder, ways=ways)
 
     def encode(self, inputs: Tensors) -> Tensors:
         """`features [batch, width]` of `x [batch, *input]`."""

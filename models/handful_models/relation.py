@@ -6,10 +6,13 @@ A small network g compares a query with the mean of each way, in place of a fixe
     logit_k(x) = g(|f(x) - c_k|, f(x) * c_k)
 """
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
-from .learner import Tensors
+from .head import width_of
+from .learner import Options, Target, Tensors
 from .prototypes import Prototypes
 from .ways import as_member
 
@@ -23,6 +26,14 @@ class Relation(Prototypes):
         super().__init__(encoder, ways=ways)
         self.relation = nn.Sequential(nn.Linear(2 * width, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
         self.log_scale = nn.Parameter(torch.tensor(0.0))
+
+    @classmethod
+    def make(
+        cls, encoder: nn.Module, *, ways: int, examples: int, target: Target, fixed: bool, options: Options
+    ) -> Self:
+        """See `Learner`."""
+        cls.require(target, fixed=fixed)
+        return cls(encoder, width=width_of(encoder), ways=ways)
 
     def predict(self, features: Tensors, state: Tensors) -> Tensor:
         """Logits `[..., 1, ways]`: one member."""

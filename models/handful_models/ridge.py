@@ -6,13 +6,15 @@ With unit-norm features x, a constant 1 beside them, and one-hot labels Y:
     W = (X'X + λI)^-1 X'Y,    logit_k(x) = α (x'W)_k,    α and λ learned, λ at least 0.1
 """
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .learner import AdditiveLearner, Tensors
+from .learner import AdditiveLearner, Options, Target, Tensors
 from .solve import solve_positive
-from .ways import as_member, one_hot, present_ways
+from .ways import as_member, one_hot, open_ways
 
 LEAST_LAMBDA = 0.1
 
@@ -20,12 +22,23 @@ LEAST_LAMBDA = 0.1
 class Ridge(AdditiveLearner):
     """State: `weights [width + 1, ways]`, `present [ways]`."""
 
-    def __init__(self, encoder: nn.Module, *, ways: int) -> None:
+    labels = ("open", "fixed")
+
+    def __init__(self, encoder: nn.Module, *, ways: int, fixed: bool = False) -> None:
         super().__init__()
         self.ways = ways
+        self.fixed = fixed
         self.encoder = encoder
         self.log_scale = nn.Parameter(torch.tensor(3.0))
         self.raw_lambda = nn.Parameter(torch.tensor(-1.0))
+
+    @classmethod
+    def make(
+        cls, encoder: nn.Module, *, ways: int, examples: int, target: Target, fixed: bool, options: Options
+    ) -> Self:
+        """See `Learner`."""
+        cls.require(target, fixed=fixed)
+        return cls(encoder, ways=ways, fixed=fixed)
 
     def encode(self, inputs: Tensors) -> Tensors:
         """`features [batch, width + 1]`: of unit norm, and a constant 1."""
@@ -46,7 +59,7 @@ class Ridge(AdditiveLearner):
         gram = statistics["gram"]
         penalty = (LEAST_LAMBDA + F.softplus(self.raw_lambda)) * torch.eye(gram.shape[-1])
         weights = solve_positive(gram + penalty, statistics["moment"])
-        return {"weights": weights, "present": present_ways(statistics["counts"])}
+        return {"weights": weights, "present": open_ways(statistics["counts"], fixed=self.fixed)}
 
     def predict(self, features: Tensors, state: Tensors) -> Tensor:
         """Logits `[..., 1, ways]`."""

@@ -18,6 +18,11 @@ def present_ways(counts: Tensor) -> Tensor:
     return (counts > 0).to(counts.dtype)
 
 
+def open_ways(counts: Tensor, *, fixed: bool) -> Tensor:
+    """1 for each way that may be answered, else 0: every fixed one, or those with examples; float32 `[task, ways]`."""
+    return torch.ones_like(counts) if fixed else present_ways(counts)
+
+
 def as_member(logits: Tensor, present: Tensor) -> Tensor:
     """Logits `[..., 1, ways]`: those of one member, with `ABSENT_LOGIT` where `present` is 0."""
     return (logits * present + ABSENT_LOGIT * (1 - present)).unsqueeze(-2)
