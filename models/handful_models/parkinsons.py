@@ -125,11 +125,15 @@ def target_statistics(patients: list[Patient]) -> tuple[float, float]:
 class Patients:
     """The source of tasks; input `x` float32 `[19]`, target number.
 
-    A shot is a test day with all its recordings (0: none). The support set is of days in a row from any day on, the
-    query is drawn from the recordings of later days.
+    A shot is a test day with all its recordings (0: none). The support set is of days in a row, the query is drawn from
+    the recordings of later days.
+
+    Attributes:
+        anywhere: Whether the days in a row start on any day; else on the first, as in the report.
     """
 
     patients: list[Patient]
+    anywhere: bool = False
 
     def draw(self, generator: np.random.Generator, shape: EpisodeShape) -> Episodes:
         """See `TaskSource`."""
@@ -137,7 +141,7 @@ class Patients:
         tasks = []
         for index in generator.integers(len(self.patients), size=shape.tasks):
             patient = self.patients[index]
-            first = int(generator.integers(max(1, patient.day[-1] - shot + 1)))
+            first = int(generator.integers(max(1, patient.day[-1] - shot + 1))) if self.anywhere else 0
             support = np.flatnonzero((patient.day >= first) & (patient.day < first + shot))
             later = patient.since(min(first + shot, int(patient.day[-1])))
             query = generator.choice(later, shape.query, replace=len(later) < shape.query)

@@ -59,9 +59,10 @@ def test_damaged_and_unknown_data_are_named(folder: Path, monkeypatch: pytest.Mo
         parkinsons.load(folder, "train")
 
 
+@pytest.mark.parametrize("anywhere", [False, True])
 @pytest.mark.parametrize("shot", [0, 1, 5, 11])
-def test_queries_come_after_the_support_set(folder: Path, shot: int) -> None:
-    source = parkinsons.Patients(parkinsons.load(folder, "train"))
+def test_queries_come_after_the_support_set(folder: Path, shot: int, anywhere: bool) -> None:
+    source = parkinsons.Patients(parkinsons.load(folder, "train"), anywhere=anywhere)
     shape = EpisodeShape(tasks=30, way=(1, 1), shot=(shot, shot), query=6)
     first, second = (source.draw(np.random.default_rng(1), shape) for _ in range(2))
     assert torch.equal(first.query.y, second.query.y)
@@ -71,6 +72,8 @@ def test_queries_come_after_the_support_set(folder: Path, shot: int) -> None:
     latest = torch.where(present, time, -1.0).amax(1)
     assert (first.query.x["x"][..., parkinsons.TIME].amin(1) > latest).all()
     assert (first.query.weight == 1).all()
+    starts_first = bool((first.support.x["x"][:, 0, parkinsons.TIME] < 1).all())
+    assert starts_first or (anywhere and shot in {1, 5})
 
 
 def test_the_baselines_are_what_they_are_called(folder: Path) -> None:
