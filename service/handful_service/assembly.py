@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from .bundle.bundle import Bundle
-from .bundle.repository import Published, open_repository
+from .bundle.repository import naming, open_repository
 from .cache import StateCache
 from .engine.engine import Engine, EngineLimits
 from .engine.runtime import RuntimeSettings, runtime_settings
@@ -74,8 +74,7 @@ async def build_service(settings: Settings, metrics: Metrics) -> Service:
     runs = ThreadPoolExecutor(runtime.threads, "handful-run")
     decoder = ThreadPoolExecutor(DECODERS, "handful-decode")
     try:
-        models = await asyncio.to_thread(_load, settings, runtime, runs, metrics)
-        store = AsyncStore(await asyncio.to_thread(Store, settings.store))
+        models, store = await _load_and_open(settings, runtime, runs, metrics)
     except BaseException:
         runs.shutdown()
         decoder.shutdown()
@@ -95,8 +94,8 @@ async def build_service(settings: Settings, metrics: Metrics) -> Service:
         max_queued_rows=settings.max_queued_rows,
     )
     try:
+        await _check_golden_requests(service)
         for served in service.served:
-            await check_golden_requests(predictor, served)
             metrics.bundles.labels(served.bundle.name, served.bundle.version, served.digest).set(1)
             log.info("bundle", extra={"model": served.bundle.name, "version": served.bundle.version,
                                       "digest": served.digest})  # fmt: skip
@@ -106,27 +105,56 @@ async def build_service(settings: Settings, metrics: Metrics) -> Service:
     return service
 
 
+async def _load_and_open(
+    settings: Settings, runtime: RuntimeSettings, runs: ThreadPoolExecutor, metrics: Metrics
+) -> tuple[Models, AsyncStore]:
+    """The models and the store, made beside each other: at the first start its tables take as long as a few bundles."""
+    models, store = await asyncio.gather(
+        asyncio.to_thread(_load, settings, runtime, runs, metrics),
+        asyncio.to_thread(Store, settings.store),
+        return_exceptions=True,
+    )
+    if isinstance(models, BaseException):
+        if isinstance(store, Store):
+            store.close()
+        raise models
+    if isinstance(store, BaseException):
+        raise store
+    return models, AsyncStore(store)
+
+
+async def _check_golden_requests(service: Service) -> None:
+    """Answer the golden requests of all bundles beside each other; the first that is not valid, by name, is told."""
+    checks = (_check_one(service.predictor, served) for served in service.served)
+    for error in await asyncio.gather(*checks, return_exceptions=True):
+        if isinstance(error, BaseException):
+            raise error
+
+
+async def _check_one(predictor: Predictor, served: Served) -> None:
+    with naming(served.bundle.folder):
+        await check_golden_requests(predictor, served)
+
+
 def _load(settings: Settings, runtime: RuntimeSettings, runs: ThreadPoolExecutor, metrics: Metrics) -> Models:
-    published = open_repository(settings.bundles)
-    count = sum(len(model.bundles) for model in published.values())
-    budget = settings.cache_bytes // count
-    return Models({name: _model(model, settings, runtime, runs, metrics, budget) for name, model in published.items()})
-
-
-def _model(
-    published: Published,
-    settings: Settings,
-    runtime: RuntimeSettings,
-    runs: ThreadPoolExecutor,
-    metrics: Metrics,
-    budget: int,
-) -> Model:
+    """Every bundle of the repository, opened and run beside each other: much of it is digests and ONNX Runtime."""
     limits = EngineLimits(settings.max_batch_rows, settings.max_queued_rows)
-    versions = {
-        version: serve(bundle, runtime, runs, metrics=metrics, limits=limits, budget=budget)
-        for version, bundle in published.bundles.items()
-    }
-    return Model(published.name, versions, published.labels)
+
+    def make(bundle: Bundle) -> Served:
+        with naming(bundle.folder):
+            return serve(bundle, runtime, runs, metrics=metrics, limits=limits, budget=budget)
+
+    with ThreadPoolExecutor(runtime.threads, "handful-load") as workers:
+        published = open_repository(settings.bundles, workers)
+        bundles = [bundle for model in published.values() for bundle in model.bundles.values()]
+        budget = settings.cache_bytes // len(bundles)
+        served = {(item.bundle.name, item.bundle.version): item for item in workers.map(make, bundles)}
+    return Models(
+        {
+            name: Model(name, {version: served[name, version] for version in model.bundles}, model.labels)
+            for name, model in published.items()
+        }
+    )
 
 
 def serve(

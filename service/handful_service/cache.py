@@ -38,7 +38,8 @@ class StateCache:
 
     def __init__(self, tables: SlotTables) -> None:
         self._tables = tables
-        self._free = list(range(tables.capacity - 1, -1, -1))
+        self._used = 0  # slots from here on were never written; small states have millions, so they are not listed
+        self._free: list[int] = []
         self._held: OrderedDict[Hashable, Held] = OrderedDict()
         self._loading: dict[Hashable, asyncio.Task[TaskState]] = {}
 
@@ -107,6 +108,9 @@ class StateCache:
     def _take_slot(self) -> int:
         if self._free:
             return self._free.pop()
+        if self._used < self._tables.capacity:
+            self._used += 1
+            return self._used - 1
         for key, held in self._held.items():
             if held.pins == 0:
                 del self._held[key]

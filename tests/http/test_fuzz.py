@@ -22,6 +22,7 @@ KNOWN = [PREDICT, ALICE, f"{ALICE}/examples", f"{ALICE}/examples/e0", "/v1/model
 GOOD_BODIES: list[tuple[str, str, Any]] = [
     ("POST", PREDICT, {**GOOD, "options": {"confidence": 0.9, "top": 2, "scores": True}, "version": 1}),
     ("POST", PREDICT, {"rows": [{"input": GOOD["inputs"][0], "adaptation": "alice"}], "partial": True}),
+    ("POST", PREDICT, {"rows": [{"input": GOOD["inputs"][0], "task": {"id": "greek"}}], "partial": True}),
     ("PUT", f"{ALICE}-2", {"support": [{**example, "source": "s", "weight": 1.0} for example in SUPPORT]}),
     ("POST", f"{ALICE}/examples", {"examples": [{"example_id": "e0", "label": SUPPORT[0]["label"]}]}),
 ]

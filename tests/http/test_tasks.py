@@ -124,8 +124,9 @@ def test_a_model_of_known_tasks_alone_takes_nothing_else(tiny: Api, name: str) -
 
 
 def test_a_model_without_known_tasks_refuses_them(api: Api) -> None:
-    refused = problem(api.predict(inputs=["x"], task={"id": "greek"}), 422, "input-invalid")
-    assert field(refused) == "inputs[0]"
+    refused = problem(api.predict(inputs=["x"], task={"id": "greek"}), 422, "not-accepted")
+    assert field(refused) == "task"
+    assert refused["errors"][0]["allowed"] == "what the model accepts: ['support']"
 
 
 def test_the_known_tasks_are_listed_as_the_bundle_has_them(tiny: Api) -> None:

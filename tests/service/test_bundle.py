@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -182,6 +183,19 @@ def test_a_refusal_in_a_repository_names_the_bundle_and_keeps_its_kind(tmp_path:
     with pytest.raises(HandfulError, match=r"tiny/1: encode\.onnx: operator 'RandomNormal' is random") as refused:
         open_repository(tmp_path)
     assert type(refused.value) is broken.GRAPHS["a random operator"].error
+
+
+def test_bundles_that_are_opened_beside_each_other_are_those_of_one_after_the_other(tmp_path: Path) -> None:
+    for name in "abcdef":
+        build(tmp_path, Tiny(name=name))
+        build(tmp_path, Tiny(name=name, version=2))
+    with ThreadPoolExecutor(4) as workers:
+        together = open_repository(tmp_path, workers)
+    assert together == open_repository(tmp_path)
+    for place in ("b/2", "e/1"):
+        broken.FILES["a missing card"].change(tmp_path / place)
+    with ThreadPoolExecutor(4) as workers, pytest.raises(BundleInvalid, match=r"b/2: card\.md: missing"):
+        open_repository(tmp_path, workers)
 
 
 @pytest.mark.parametrize("inside", [None, "tiny"])

@@ -2,6 +2,9 @@
 
 import json
 import re
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,8 +31,12 @@ class Published:
     labels: dict[str, int]
 
 
-def open_repository(root: Path) -> dict[str, Published]:
+def open_repository(root: Path, workers: Executor | None = None) -> dict[str, Published]:
     """Every model under a folder, checked.
+
+    Args:
+        root: The model repository.
+        workers: Threads that open bundles beside each other; the first that is not valid, by name, is the one told.
 
     Raises:
         BundleInvalid: the folder is missing or empty, or any bundle or label in it is not valid.
@@ -37,28 +44,36 @@ def open_repository(root: Path) -> dict[str, Published]:
     if not root.is_dir():
         raise BundleInvalid(f"no folder {root}", field="bundles")
     folders = sorted(path for path in root.iterdir() if path.is_dir() and re.match(MODEL_NAME, path.name))
-    models = {folder.name: _open_model(folder) for folder in folders}
-    if not models:
+    places = [(folder, version) for folder in folders for version in _versions(folder)]
+    if not places:
         raise BundleInvalid(f"{root} holds no model", field="bundles", allowed="<model>/<version>/manifest.json")
-    return models
+    opened = (workers.map if workers else map)(_open_version, *zip(*places, strict=True))
+    found: dict[Path, dict[int, Bundle]] = {folder: {} for folder in folders}
+    for (folder, version), bundle in zip(places, opened, strict=True):
+        found[folder][version] = bundle
+    return {folder.name: Published(folder.name, bundles, _labels(folder, bundles)) for folder, bundles in found.items()}
 
 
-def _open_model(folder: Path) -> Published:
+def _versions(folder: Path) -> list[int]:
     versions = sorted(int(path.name) for path in folder.iterdir() if path.is_dir() and _VERSION.match(path.name))
     if not versions:
         raise BundleInvalid(f"{folder} holds no version", allowed="a folder named by a positive integer")
-    bundles = {}
-    for version in versions:
-        bundles[version] = _open_version(folder, version)
-    return Published(folder.name, bundles, _labels(folder, bundles))
+    return versions
+
+
+@contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """Lets a refusal of a bundle name its folder: one of many is at fault."""
+    try:
+        yield
+    except BundleInvalid as error:
+        raise type(error)(error.detail, field=f"{folder}: {error.field or 'bundle'}", allowed=error.allowed) from error
 
 
 def _open_version(folder: Path, version: int) -> Bundle:
     path = folder / str(version)
-    try:
+    with naming(path):
         bundle = Bundle.open(path)
-    except BundleInvalid as error:
-        raise type(error)(error.detail, field=f"{path}: {error.field or 'bundle'}", allowed=error.allowed) from error
     if (bundle.name, bundle.version) != (folder.name, version):
         raise BundleInvalid(f"{path} holds {bundle.name} version {bundle.version}", field="manifest.json.name")
     return bundle

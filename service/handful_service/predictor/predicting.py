@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ..bundle.tasks import find_task
+from ..bundle.tasks import KnownTask, find_task
 from ..cache import Held
 from ..engine.engine import Row
 from ..errors import AdaptationNotFound, HandfulError, NotAccepted, TaskConflict
@@ -159,6 +159,7 @@ class Predictor:
             HandfulError: an input, an example or the task is not valid.
         """
         task = ask.task
+        _check_named(served, task)
         examples = _examples(served, task) if isinstance(task, BySupport) else []
         values = [*ask.inputs, *(example.input for example in examples)]
         fields = [*ask.fields, *(f"{example.field}.input" for example in examples)]
@@ -188,12 +189,10 @@ class Predictor:
             async with served.cache.borrowed(await state_of(served, *support)) as held:
                 yield held, "support", None
         elif isinstance(task, ByAdaptation):
-            _must_accept(served, "support", task.field)
             async with self._stored(caller, served, task, options) as found:
                 yield found
         elif isinstance(task, ByTask):
-            _must_accept(served, "task", task.field)
-            known = find_task(served.bundle.known_tasks, task.id, f"{task.field}.id")
+            known = _known(served, task)
             place = ("task", served.digest, known.index)
             async with served.cache.pinned(place, lambda: task_state(served, known)) as held:
                 yield held, "task", None
@@ -222,6 +221,21 @@ class Predictor:
         _must_accept(served, "base", place)
         async with served.cache.pinned(("base", served.digest), lambda: base_state(served)) as held:
             yield held
+
+
+def _check_named(served: Served, task: TaskRef) -> None:
+    """Refuse a task that is named in a way that the model does not take, before any work is done."""
+    if isinstance(task, ByTask):
+        _must_accept(served, "task", task.field)
+        _known(served, task)
+    elif isinstance(task, ByAdaptation):
+        _must_accept(served, "support", task.field)
+    elif isinstance(task, Base):
+        _must_accept(served, "base", task.field)
+
+
+def _known(served: Served, task: ByTask) -> KnownTask:
+    return find_task(served.bundle.known_tasks, task.id, f"{task.field}.id")
 
 
 def _examples(served: Served, task: BySupport) -> list[Labelled]:
