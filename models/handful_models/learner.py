@@ -114,7 +114,8 @@ class Learner(nn.Module, ABC):
     def backward(self, episodes: "Episodes") -> float:
         """Gradients added to `grad` of the parameters, for the optimizer to follow; the loss, for people."""
         loss = self.loss(episodes)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
+        if loss.requires_grad:  # a method such as a linear probe has nothing to train
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
         return loss.item()
 
 

@@ -18,7 +18,7 @@ METHODS = {
     "logistic": "logistic:Logistic",
     "bayes": "bayes:Bayes",
     "probe": "probe:Probe",
-    "context": "context:MeanContext",
+    "context": "context:Context",
     "hypernetwork": "hypernetwork:Hypernetwork",
     "transformer": "transformer:Transformer",
     "lstm": "lstm:Lstm",
