@@ -48,8 +48,6 @@ labels = "open"
 [limits]
 shots = 40
 examples = 40
-[invariants]
-hold = ["order", "labels"]
 [card]
 data = "none"
 licence = "none"
