@@ -1,4 +1,4 @@
-"""`handful export`."""
+"""`handful export` and `handful trunk`."""
 
 import argparse
 import json
@@ -53,6 +53,29 @@ def _export(arguments: argparse.Namespace) -> None:
     print(f"wrote {folder}")
     for check, figure in report.figures.items():
         print(f"  {check}: {figure:.3g}")
+
+
+def trunk(argv: Sequence[str]) -> int:
+    """Write the weights of a bundle's encoder, for training to begin with."""
+    parser = argparse.ArgumentParser("handful trunk", description=trunk.__doc__)
+    parser.add_argument("bundle", type=Path, help="a version of a bundle, such as bundles/glyphs/1")
+    parser.add_argument("--out", type=Path, required=True, help="the file to write, in torch's format")
+    arguments = parser.parse_args(argv)
+    import torch  # noqa: PLC0415 (seconds of import that --help does without)
+
+    from .trunk import read_trunk  # noqa: PLC0415
+
+    try:
+        weights = read_trunk(arguments.bundle)
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(weights, arguments.out)
+    except (ExportError, BundleError, OSError) as error:
+        print(f"{parser.prog}: refused: {error}", file=sys.stderr)
+        return 1
+    print(f"wrote {arguments.out}")
+    for name, value in weights.items():
+        print(f"  {name}: {list(value.shape)}")
+    return 0
 
 
 def _calibration(run: Run) -> dict[str, Any]:

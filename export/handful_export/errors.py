@@ -13,6 +13,10 @@ class VersionExists(ExportError):
     """A published version never changes."""
 
 
+class TrunkMissing(ExportError):
+    """A bundle holds no encoder that training could begin with."""
+
+
 class GateRefused(ExportError):
     """A check of the export gate failed.
 

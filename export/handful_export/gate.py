@@ -1,6 +1,6 @@
 """The export gate: a bundle that breaks a law of serving is refused here, before anyone can publish it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,7 @@ from handful_service.bundle.manifest import GraphName, Manifest
 from handful_service.task import Arrays
 
 from .errors import GateRefused
+from .known import DESCRIBE_ID, INDEX, KnownTasks
 from .runner import Runner, adapt, encode, support_feed
 from .sample import Labelled, Sample
 
@@ -67,18 +68,29 @@ class Gate:
         torch: The learner.
         onnx: Its exported graphs.
         sample: Real examples.
+        known: The tasks that it knows without examples, if any.
         seed: Of the draws.
     """
 
-    def __init__(self, manifest: Manifest, torch: Runner, onnx: Runner, sample: Sample, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        torch: Runner,
+        onnx: Runner,
+        sample: Sample,
+        known: KnownTasks | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
         self.report = Report()
         self._manifest = manifest
         self._torch = torch
         self._onnx = onnx
         self._sample = sample
+        self._known = known
         self._draw = np.random.default_rng(seed)
         self._of_class = manifest.output.kind == "class"
-        self._limit = manifest.limits.examples
+        self._limit = manifest.limits.examples or 0
 
     def run(self, *, margin: float | None) -> Report:
         """Every check.
@@ -90,28 +102,55 @@ class Gate:
         Raises:
             GateRefused: a check failed.
         """
-        for check in (
+        for check in (*self._of_known_tasks(), *(self._of_support_sets() if self._manifest.learns else ())):
+            check()
+        if margin is not None and self._manifest.learns:
+            self._labels_matter(margin)
+        return self.report
+
+    def _of_known_tasks(self) -> tuple[Callable[[], None], ...]:
+        return () if self._known is None else (self._known_states,)
+
+    def _of_support_sets(self) -> tuple[Callable[[], None], ...]:
+        declared = self._manifest.invariant
+        return (
             self._parity,
             self._padding,
             self._rows_apart,
             self._sensitivity,
             self._every_example_counts,
-            self._order if "order" in self._manifest.invariant else self._spread_over_orders,
-            *((self._relabelling,) if "labels" in self._manifest.invariant else ()),
+            self._order if "order" in declared else self._spread_over_orders,
+            *((self._relabelling,) if "labels" in declared else ()),
             *((self._empty_support,) if "base" in self._manifest.accepts else ()),
-        ):
-            check()
-        if margin is not None:
-            self._labels_matter(margin)
-        return self.report
+        )
+
+    def _known_states(self) -> None:
+        """Each id gives its own state, and under those, torch and ONNX agree and rows do not touch each other."""
+        assert self._known is not None  # noqa: S101 (for the type checker)
+        states = self._known.states
+        tasks = len(self._known.entries)
+        for index in (np.arange(tasks), np.arange(tasks)[::-1].copy(), np.zeros(1, np.int64)):
+            found = self._onnx.run(DESCRIBE_ID, {INDEX: index.astype(np.int64)})
+            for name, array in states.items():
+                self._close("states of known tasks", array[index], found[name], SAME)
+        for batch in (1, 2, 7):
+            rows = self._draw.integers(tasks, size=batch)
+            features = self._both_encode(self._inputs(batch))
+            given = {**features, **{name: array[rows] for name, array in states.items()}}
+            self._same("predict", given)
+            if batch > 2:
+                self._apart("predict", given)
 
     def _parity(self) -> None:
         for batch, examples in (*SIZES, (2, self._limit)):
             inputs = self._inputs(batch)
-            features = self._same("encode", inputs) if "encode" in self._manifest.graphs else inputs
+            features = self._both_encode(inputs)
             feed = _stacked([self._support(examples) for _ in range(batch)])
             source = self._same("summarise", feed) if self._onnx.additive else feed
             self._same("predict", {**features, **self._same("adapt", source)})
+
+    def _both_encode(self, inputs: Arrays) -> Arrays:
+        return self._same("encode", inputs) if self._onnx.encodes else inputs
 
     def _same(self, graph: GraphName, arrays: Arrays) -> Arrays:
         expected, got = self._torch.run(graph, arrays), self._onnx.run(graph, arrays)
@@ -149,7 +188,7 @@ class Gate:
         inputs = self._inputs(4)
         features = encode(self._onnx, inputs)
         feed = _stacked([self._support(7) for _ in range(4)])
-        if "encode" in self._manifest.graphs:
+        if self._onnx.encodes:
             self._apart("encode", inputs)
         if self._onnx.additive:
             self._apart("summarise", feed)

@@ -40,7 +40,9 @@ class RawEpisode:
     task: str | None = None
 
 
-def golden_vectors(torch: Runner, inputs: Arrays, y: np.ndarray, known: KnownTasks | None = None) -> bytes:
+def golden_vectors(
+    torch: Runner, inputs: Arrays, y: np.ndarray, known: KnownTasks | None = None, *, learns: bool = True
+) -> bytes:
     """`golden.npz`: inputs of every graph and what torch gives for them.
 
     Args:
@@ -48,22 +50,23 @@ def golden_vectors(torch: Runner, inputs: Arrays, y: np.ndarray, known: KnownTas
         inputs: Arrays `[n, *input]`, the support set of a task of `n` examples, and its queries.
         y: Their labels.
         known: The known tasks, if any.
+        learns: Whether states are made of support sets.
     """
     features = encode(torch, inputs)
     examples = len(y)
-    weight = np.ones(examples, np.float32)
-    weight[-1] = 0
-    support = support_feed(features, y, weight)
-    state = adapt(torch, support)
-    rows = {**features, **_repeated(state, examples)}
-    edges: dict[GraphName, tuple[Arrays, Arrays]] = {
-        **({"encode": (inputs, features)} if torch.encodes else {}),
-        "adapt": (support, state),
-        "predict": (rows, torch.run("predict", rows)),
-    }
-    if torch.additive:
-        statistics = torch.run("summarise", support)
-        edges |= {"summarise": (support, statistics), "adapt": (statistics, state)}
+    edges: dict[GraphName, tuple[Arrays, Arrays]] = {"encode": (inputs, features)} if torch.encodes else {}
+    if learns:
+        weight = np.ones(examples, np.float32)
+        weight[-1] = 0
+        support = support_feed(features, y, weight)
+        states = _repeated(adapt(torch, support), examples)
+        statistics = torch.run("summarise", support) if torch.additive else support
+        edges |= {"summarise": (support, statistics)} if torch.additive else {}
+        edges["adapt"] = (statistics, adapt(torch, support))
+    else:
+        assert known is not None  # noqa: S101 (for the type checker: a model without support sets has them)
+        states = {name: np.resize(array, (examples, *array.shape[1:])) for name, array in known.states.items()}
+    edges["predict"] = ({**features, **states}, torch.run("predict", {**features, **states}))
     if known is not None:
         index = np.arange(len(known.entries), dtype=np.int64)
         edges[DESCRIBE_ID] = ({INDEX: index}, dict(known.states))

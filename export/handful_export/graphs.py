@@ -98,7 +98,7 @@ class _Traced(nn.Module):
 
     def __init__(self, step: nn.Module, takes: Sequence[Tensor]) -> None:
         super().__init__()
-        self.graph_module = make_fx(step, tracing_mode="symbolic")(*takes)
+        self.graph_module = make_fx(step, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*takes)
 
     def forward(self, inputs: dict[str, Tensor]) -> list[Tensor]:
         found: list[Tensor] = self.graph_module(*inputs.values())
@@ -117,34 +117,40 @@ class _Predict(nn.Module):
         return [self.learner.predict(features, state)]
 
 
-def edges(learner: Learner, inputs: Tensors) -> dict[str, dict[str, Tensor]]:
+def edges(learner: Learner, inputs: Tensors, state: Tensors | None = None) -> dict[str, dict[str, Tensor]]:
     """One pass through a learner: its named tensors at every edge, for `inputs [batch, *input]`.
+
+    Args:
+        learner: In evaluation mode.
+        inputs: Example inputs.
+        state: States `[batch, *state]` for a learner of known tasks only, which makes none of support sets.
 
     Returns:
         By edge: `inputs`, `features`, `support`, `statistics` (empty for a learner without), `state`, `y`.
     """
-    batch = len(next(iter(inputs.values())))
     with torch.no_grad():
         features = dict(learner.encode(inputs))
-        size = (batch, TRACE_EXAMPLES)
-        support = {
-            f"{name}_s": value.unsqueeze(1).expand(*size, *value.shape[1:]).clone() for name, value in features.items()
-        }
-        slots = torch.arange(TRACE_EXAMPLES).remainder(learner.ways).expand(size).clone()
-        support["y_s"] = (
-            slots
-            if learner.target == "class"
-            else torch.linspace(-1, 1, TRACE_EXAMPLES).unsqueeze(-1).expand(*size, 1).clone()
-        )
-        support["weight_s"] = torch.ones(size)
+        support = _tracing_support(learner, features)
         given = support_features(support), support["y_s"], support["weight_s"]
-        statistics = dict(learner.summarise(*given)) if isinstance(learner, AdditiveLearner) else {}
-        state = dict(learner.state(*given))
-        y = learner.predict(features, state)
+        additive = state is None and isinstance(learner, AdditiveLearner)
+        statistics = dict(learner.summarise(*given)) if additive and isinstance(learner, AdditiveLearner) else {}
+        found = dict(learner.state(*given) if state is None else state)
+        y = learner.predict(features, found)
     return {
         "inputs": dict(inputs), "features": features, "support": support,
-        "statistics": statistics, "state": state, "y": {"y": y},
+        "statistics": statistics, "state": found, "y": {"y": y},
     }  # fmt: skip
+
+
+def _tracing_support(learner: Learner, features: Tensors) -> dict[str, Tensor]:
+    size = (len(next(iter(features.values()))), TRACE_EXAMPLES)
+    support = {
+        f"{name}_s": value.unsqueeze(1).expand(*size, *value.shape[1:]).clone() for name, value in features.items()
+    }
+    slots = torch.arange(TRACE_EXAMPLES).remainder(learner.ways)
+    numbers = torch.linspace(-1, 1, TRACE_EXAMPLES).unsqueeze(-1)
+    y = slots if learner.target == "class" else numbers
+    return {**support, "y_s": y.expand(size[0], *y.shape).clone(), "weight_s": torch.ones(size)}
 
 
 def encodes(found: Mapping[str, Tensors]) -> bool:
@@ -153,19 +159,29 @@ def encodes(found: Mapping[str, Tensors]) -> bool:
     return features.keys() != inputs.keys() or any(features[name] is not inputs[name] for name in inputs)
 
 
-def export_graphs(learner: Learner, inputs: Tensors) -> dict[GraphName, bytes]:
+def export_graphs(learner: Learner, inputs: Tensors, state: Tensors | None = None) -> dict[GraphName, bytes]:
     """The ONNX files of a learner in evaluation mode.
 
     Args:
         learner: The trained learner.
         inputs: Example inputs, each `[2, *input]`.
+        state: States `[2, *state]` for a learner of known tasks only: it has no `adapt`.
     """
     learner.eval()
-    found = edges(learner, inputs)
-    features, support, statistics, state = (found[edge] for edge in ("features", "support", "statistics", "state"))
+    found = edges(learner, inputs, state)
+    features = found["features"]
     graphs: dict[GraphName, bytes] = {}
     if encodes(found):
         graphs["encode"] = _export(_Encode(learner), found["inputs"], features)
+    if state is None:
+        graphs |= _export_adapting(learner, found)
+    graphs["predict"] = _export(_Predict(learner, list(features)), {**features, **found["state"]}, found["y"])
+    return graphs
+
+
+def _export_adapting(learner: Learner, found: Mapping[str, Tensors]) -> dict[GraphName, bytes]:
+    support, statistics, state = found["support"], found["statistics"], found["state"]
+    graphs: dict[GraphName, bytes] = {}
     if isinstance(learner, AdditiveLearner):
         graphs["summarise"] = _export(_Summarise(learner), support, statistics, examples=True)
         graphs["adapt"] = _export(_Adapt(learner), statistics, state)
@@ -173,7 +189,6 @@ def export_graphs(learner: Learner, inputs: Tensors) -> dict[GraphName, bytes]:
         graphs["adapt"] = _export_loop(learner, support, state)
     else:
         graphs["adapt"] = _export(_AdaptToExamples(learner), support, state, examples=True)
-    graphs["predict"] = _export(_Predict(learner, list(features)), {**features, **state}, found["y"])
     return graphs
 
 

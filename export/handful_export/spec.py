@@ -38,7 +38,7 @@ class LimitsSection(_Section):
     """What the service refuses; the ways are the learner's, and numbers have no shots."""
 
     shots: int | None = Field(None, ge=1)
-    examples: int = Field(ge=1)
+    examples: int | None = Field(None, ge=1, description="None for a model of known tasks only.")
     norm: float | None = Field(None, gt=0)
 
 
@@ -85,12 +85,11 @@ class ExportSpec(_Section):
         if number != (self.output.labels is None):
             wanted = "none, for it predicts numbers" if number else '"open", or a list of fixed ones'
             raise SpecInvalid(f"output.labels: the learner needs {wanted}")
-        if number != (self.limits.shots is None):
-            raise SpecInvalid(f"limits.shots: {'none, for numbers have no ways' if number else 'missing'}")
-        if learner.examples is not None and self.limits.examples > learner.examples:
-            raise SpecInvalid(
-                f"limits.examples: at most {learner.examples}, which a state holds, got {self.limits.examples}"
-            )
+        if (self.limits.shots is None) != (number or self.limits.examples is None):
+            raise SpecInvalid("limits.shots: given exactly where support sets have labels that are no numbers")
+        most, asked = learner.examples, self.limits.examples
+        if most is not None and asked is not None and asked > most:
+            raise SpecInvalid(f"limits.examples: at most {most}, which a state holds, got {asked}")
 
 
 def read_spec(path: Path) -> ExportSpec:

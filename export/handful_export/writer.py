@@ -18,7 +18,7 @@ from handful_service.bundle.bundle import CARD, GOLDEN, GOLDEN_REQUESTS, MANIFES
 from handful_service.bundle.manifest import FORMAT, GRAPHS, GraphName, Manifest
 from handful_service.bundle.outputs import Calibration, NumberCalibration
 
-from .errors import VersionExists
+from .errors import SpecInvalid, VersionExists
 from .gate import Gate, Report
 from .golden import RawEpisode, golden_requests, golden_vectors
 from .graphs import edges, encodes, export_graphs
@@ -87,7 +87,8 @@ def _write(learner: Learner, folder: Path, spec: ExportSpec, material: Material)
     learner.eval()
     rows = material.sample.draw(np.random.default_rng(0), GOLDEN_ROWS)
     example = {name: torch.from_numpy(array[:2]) for name, array in rows.inputs.items()}
-    found, graphs = edges(learner, example), export_graphs(learner, example)
+    known = _known_rows(material) if spec.limits.examples is None else None
+    found, graphs = edges(learner, example, known), export_graphs(learner, example, known)
     if material.known is not None:
         graphs[DESCRIBE_ID] = describe_graph(material.known.states)
     parts = _manifest_parts(learner, found, spec, material)
@@ -96,11 +97,19 @@ def _write(learner: Learner, folder: Path, spec: ExportSpec, material: Material)
     files = _files(reference, graphs, manifest, rows, material)
     _put(folder, files, parts)
     Bundle.open(folder)  # refuses frozen axes and whatever else the service would refuse
-    report = Gate(manifest, reference, exported, material.sample).run(margin=spec.margin)
+    report = Gate(manifest, reference, exported, material.sample, material.known).run(margin=spec.margin)
     files[GATE_REPORT] = (json.dumps(report.figures, indent=1, sort_keys=True) + "\n").encode()
     _put(folder, files, parts)
     Bundle.open(folder)
     return report
+
+
+def _known_rows(material: Material) -> dict[str, torch.Tensor]:
+    """Two states of known tasks, as the states of a learner that makes none itself."""
+    if material.known is None:
+        raise SpecInvalid("limits.examples: missing; only a model of known tasks takes no support sets")
+    states = material.known.states
+    return {name: torch.from_numpy(np.resize(array, (2, *array.shape[1:]))) for name, array in states.items()}
 
 
 def _files(
@@ -113,7 +122,7 @@ def _files(
     return {
         **{manifest.graphs[name].file: content for name, content in graphs.items()},
         TASKS: (json.dumps(tasks, ensure_ascii=False, indent=1 if tasks else None) + "\n").encode(),
-        GOLDEN: golden_vectors(reference, rows.inputs, y, known),
+        GOLDEN: golden_vectors(reference, rows.inputs, y, known, learns=manifest.learns),
         GOLDEN_REQUESTS: (json.dumps(requests, indent=1) + "\n").encode(),
         CARD: material.card.encode(),
     }
@@ -134,10 +143,14 @@ def _manifest_parts(
 ) -> dict[str, Any]:
     tensors = {edge: {name: _tensor(value) for name, value in found[edge].items()} for edge in found}
     of_class = learner.target == "class"
-    base = spec.output.labels != "open"
-    graphs = [name for name in GRAPHS if (name != "summarise" or found["statistics"])]
-    graphs = [name for name in graphs if name != "encode" or encodes(found)]
-    graphs += [DESCRIBE_ID] if material.known is not None else []
+    base = spec.output.labels != "open" and spec.limits.examples is not None
+    learns = spec.limits.examples is not None
+    absent = {
+        *(() if encodes(found) else ("encode",)),
+        *(() if found["statistics"] else ("summarise",)),
+        *(() if learns else ("adapt",)),
+    }
+    graphs = [name for name in GRAPHS if name not in absent] + ([DESCRIBE_ID] if material.known is not None else [])
     return {
         "format": FORMAT,
         "name": spec.name,
@@ -148,12 +161,16 @@ def _manifest_parts(
         "statistics": tensors["statistics"] or None,
         "state": tensors["state"],
         "state_bytes": sum(value[0].numel() * value.element_size() for value in found["state"].values()),
-        "accepts": [*(["base"] if base else []), *(["task"] if material.known is not None else []), "support"],
+        "accepts": [
+            *(["base"] if base else []),
+            *(["task"] if material.known is not None else []),
+            *(["support"] if learns else []),
+        ],
         "base": "empty-support" if base else None,
-        "support": {"kind": learner.target, "weights": "binary"},
+        "support": {"kind": learner.target, "weights": "binary"} if learns else None,
         "output": _output(learner, found["y"]["y"].shape[1], spec, material.calibration),
         "limits": {**({"ways": learner.ways} if of_class else {}), **spec.limits.model_dump(exclude_none=True)},
-        "invariant": list(learner.invariant),
+        "invariant": list(learner.invariant) if learns else [],
         "graphs": {name: {"file": f"{name}.onnx", "tolerance": spec.tolerance} for name in graphs},
     }
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from .fast_networks import Through
 from .gradient import HEAD, GradientLearner, GradientOptions
+from .head import projection
 from .learner import Options, Target, Tensors
 
 
@@ -39,7 +40,7 @@ class Anil(GradientLearner):
         inner = options.projection or width
         super().__init__(Through(inner), ways=ways, target=target, fixed=fixed, options=options)
         self.encoder = encoder
-        self.projection = nn.Linear(width, inner) if options.projection else nn.Identity()
+        self.projection = projection(width, options.projection)
         self.log_scale = nn.Parameter(torch.tensor(options.scale).log())
         self.begin_rates(options.rate)
 

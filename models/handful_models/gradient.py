@@ -138,12 +138,14 @@ class GradientLearner(IterativeLearner):
 
     def answer(self, features: Tensors, state: Tensors, statistics: Sequence[Tensor]) -> Tensor:
         """`predict`, under given statistics of the network."""
-        x = next(features[name] for name in features if name not in state)
+        names = {HEAD, "present", *self.network.names}
+        x = next(features[name] for name in features if name not in names)
+        state = {name: value for name, value in state.items() if name in names}
         lead = x.dim() - self.network.axes
         axes = {name: value.dim() - lead for name, value in state.items()}
         if lead == 2 and all(value.shape[1] == 1 for value in state.values()):
             return self._rows(x, {name: value.squeeze(1) for name, value in state.items()}, statistics)
-        if lead > 1 or len(state[HEAD]) != len(x):
+        if lead > 1 or state[HEAD].shape[0] != x.shape[0]:  # `len` would freeze the axis
             sizes = _common([x.shape[:lead], *(value.shape[:lead] for value in state.values())])
             wide = {name: value.expand(*sizes, *value.shape[lead:]) for name, value in state.items()}
             flat = {name: value.reshape(-1, *value.shape[value.dim() - axes[name] :]) for name, value in wide.items()}

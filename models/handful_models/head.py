@@ -130,6 +130,16 @@ def orthogonal(before: int, after: int) -> nn.Linear:
     return layer
 
 
+def projection(width: int, projected: int) -> nn.Module:
+    """A learned map of features to `projected` ones that begins as the identity, as far as it can; 0: none."""
+    if not projected:
+        return nn.Identity()
+    layer = nn.Linear(width, projected)
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 def variance(raw: Tensor, floor: float) -> Tensor:
     """A variance of at least `floor` squared, of any number."""
     return floor**2 + F.softplus(raw).square()

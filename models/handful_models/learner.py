@@ -106,7 +106,7 @@ class Learner(nn.Module, ABC):
         """
 
     def loss(self, episodes: "Episodes") -> Tensor:
-        """What training lowers, a scalar: the negative log-likelihood of the queries, if a method has none of its own."""
+        """What training lowers, a scalar: the negative log-likelihood of the queries, unless a method has its own."""
         from .tasks import episode_loss  # noqa: PLC0415 (it is defined on learners)
 
         return episode_loss(self, episodes)

@@ -10,12 +10,14 @@ and the logit of a way is α (x'W)_k, α learned.
 Bertinetto et al. (2019) use the same idea, for two ways, in the head LR-D2.
 """
 
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .head import projection, width_of
 from .learner import Learner, Options, Target, Tensors
 from .solve import solve_positive
 from .ways import ABSENT_LOGIT, as_member, one_hot, open_ways
@@ -49,30 +51,39 @@ def bounded_steps(
     return weights
 
 
+class LogisticOptions(Options):
+    """The settings of logistic regression."""
+
+    projection: int = Field(0, ge=0, le=64, description="Width of a learned projection of the features; 0: none.")
+
+
 class Logistic(Learner):
     """State: `weights [width + 1, ways]`, `present [ways]`."""
 
+    options: ClassVar[type[Options]] = LogisticOptions
     labels = ("open", "fixed")
 
-    def __init__(self, encoder: nn.Module, *, ways: int, fixed: bool = False) -> None:
+    def __init__(self, encoder: nn.Module, *, ways: int, fixed: bool = False, projection: nn.Module | None = None) -> None:
         super().__init__()
         self.ways = ways
         self.fixed = fixed
         self.encoder = encoder
+        self.projection = projection or nn.Identity()
         self.log_scale = nn.Parameter(torch.tensor(2.0))
         self.raw_lambda = nn.Parameter(torch.tensor(-2.0))
 
     @classmethod
     def make(
-        cls, encoder: nn.Module, *, ways: int, examples: int, target: Target, fixed: bool, options: Options
+        cls, encoder: nn.Module, *, ways: int, examples: int, target: Target, fixed: bool, options: LogisticOptions
     ) -> Self:
         """See `Learner`."""
         cls.require(target, fixed=fixed)
-        return cls(encoder, ways=ways, fixed=fixed)
+        mapped = projection(width_of(encoder), options.projection)
+        return cls(encoder, ways=ways, fixed=fixed, projection=mapped)
 
     def encode(self, inputs: Tensors) -> Tensors:
-        """`features [batch, width + 1]`: of unit norm, and a constant 1."""
-        return {"features": F.pad(F.normalize(self.encoder(inputs["x"]), dim=-1), (0, 1), value=1.0)}
+        """`features [batch, width + 1]`: projected, of unit norm, and a constant 1."""
+        return {"features": F.pad(F.normalize(self.projection(self.encoder(inputs["x"])), dim=-1), (0, 1), value=1.0)}
 
     def state(self, features: Tensors, y: Tensor, weight: Tensor) -> Tensors:
         """See the class."""

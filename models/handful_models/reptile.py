@@ -5,8 +5,8 @@ steps on small batches of all its examples, and θ moves towards where they end:
 
     φ_0 = θ,    φ_{j+1} = φ_j - α ∂L(B_j, φ_j)/∂φ,    θ <- θ + ε (mean over tasks of φ_K - θ)
 
-No gradient is taken through the steps. `backward` leaves θ - mean φ_K as the gradient of θ, so that ε is the rate of any
-optimizer. The rate α is a constant, the same in training and afterwards.
+No gradient is taken through the steps. `backward` leaves θ - mean φ_K as the gradient of θ, so that ε is the rate of
+any optimizer. The rate α is a constant, the same in training and afterwards.
 """
 
 from collections.abc import Iterator

@@ -20,6 +20,7 @@ class TensorEncoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.width = WIDTH
         self.layers = nn.Sequential(nn.Linear(INPUT, 16), nn.ReLU(), nn.Linear(16, WIDTH))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ class IgnoresLabels(Prototypes):
     """Deals the examples out to the ways in turn, whatever their labels."""
 
     def summarise(self, features: Tensors, y: Tensor, weight: Tensor) -> Tensors:
-        dealt = torch.cumsum(torch.ones_like(y), 1).remainder(self.ways)
+        dealt = torch.cumsum(weight, 1).long().remainder(self.ways)
         return super().summarise(features, dealt, weight)
 
 
