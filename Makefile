@@ -63,7 +63,7 @@ SEEDS := 1 2 3
 ONE_CORE := OMP_NUM_THREADS=1 $(TRAIN_ENV) $(BIN)/handful
 head_runs = $(foreach seed,$(SEEDS),runs/glyphs-$(1)-$(seed))
 
-runs/glyphs-trunk.pt: $(TEST_ENV)/.installed
+runs/glyphs-trunk.pt: | $(TEST_ENV)/.installed
 	$(BIN)/handful trunk bundles/glyphs/1 --out $@
 
 runs/trunk-selection/result.json: | $(TEST_ENV)/.installed

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from handful_models.report import initialisation, method, notes
 from handful_models.runs import Run
 
 from .spec import ExportSpec
@@ -18,12 +19,12 @@ def card(spec: ExportSpec, run: Run) -> str:
         spec.description,
         "",
         f"- Trained on: {spec.card.data}",
-        f"- Method: {config.learner.method}, width {config.learner.width}, {config.optimizer.steps} steps, "
-        f"seed {config.seed}.",
+        f"- Method: {method(run)}; encoder: {initialisation(config)}; {config.optimizer.steps} steps, seed {config.seed}.",
         f"- For: {spec.card.use}",
         f"- Licence: {spec.card.licence}",
         "",
         *(_table(evaluation) if evaluation else ["Not evaluated."]),
+        *(notes(evaluation["learner"]) if evaluation else []),
         "",
     ]
     return "\n".join(lines)

@@ -20,7 +20,8 @@ def export(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("handful export", description=export.__doc__)
     parser.add_argument("config", type=Path, help="a TOML file, such as those in export/configs/")
     parser.add_argument("--run", type=Path, required=True, help="the run directory with the weights")
-    parser.add_argument("--calibration", type=Path, help="the run directory that `handful calibrate` was run on")
+    parser.add_argument("--calibration", type=Path, help="a run directory with the calibration (default: the run's own)")
+    parser.add_argument("--known", type=Path, help="the folder of known tasks that `handful finetune` wrote")
     parser.add_argument("--out", type=Path, default=Path("bundles"), help="model repository (default: bundles)")
     parser.add_argument("--label", help="let this name, such as stable, mean the new version")
     add_data_argument(parser)
@@ -34,19 +35,24 @@ def export(argv: Sequence[str]) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from handful_models import omniglot  # noqa: PLC0415 (seconds of import that --help does without)
-    from handful_models.training import load_trained  # noqa: PLC0415
+    from handful_models.training import load_trained  # noqa: PLC0415 (seconds of import that --help does without)
 
     from .card import card  # noqa: PLC0415
-    from .drawings import episodes, sample  # noqa: PLC0415
+    from .materials import known_tasks, materials  # noqa: PLC0415
     from .spec import read_spec  # noqa: PLC0415
     from .writer import Material, export_bundle, set_label  # noqa: PLC0415
 
     spec, run = read_spec(arguments.config), Run(arguments.run)
     learner = load_trained(run)
-    characters = omniglot.load(arguments.data, run.read_config().data.train)
-    calibration = _calibration(Run(arguments.calibration)) if arguments.calibration else None
-    material = Material(sample(characters), episodes(characters, seed=0), card(spec, run), calibration)
+    sample, episodes = materials(run.read_config(), arguments.data)
+    material = Material(
+        sample=sample,
+        episodes=episodes,
+        card=card(spec, run),
+        calibration=_json_of(Run(arguments.calibration or arguments.run).calibration, needed=arguments.calibration),
+        known=known_tasks(arguments.known) if arguments.known else None,
+        evaluation=_json_of(run.evaluation, needed=None),
+    )
     folder, report = export_bundle(learner, arguments.out, spec=spec, material=material)
     if arguments.label:
         set_label(arguments.out, spec.name, arguments.label, spec.version)
@@ -78,9 +84,12 @@ def trunk(argv: Sequence[str]) -> int:
     return 0
 
 
-def _calibration(run: Run) -> dict[str, Any]:
+def _json_of(path: Path, *, needed: Path | None) -> dict[str, Any] | None:
+    """What a run's file holds; None where it is not there, unless its run was named for it."""
     try:
-        table: dict[str, Any] = json.loads(run.calibration.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ExportError(f"{run.calibration}: {error.strerror}: run `handful calibrate {run.folder}`") from error
-    return table
+        if needed is None:
+            return None
+        raise ExportError(f"{path}: {error.strerror}: run `handful calibrate {needed}`") from error
+    return found

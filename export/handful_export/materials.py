@@ -6,11 +6,13 @@ import numpy as np
 
 from handful_models import jester, omniglot, parkinsons, sinusoids
 from handful_models.config import OmniglotConfig, TrainConfig
+from handful_models.known import read_known
 from handful_models.tasks import Episodes, EpisodeShape, TaskSource
 
 from .drawings import episodes as drawing_episodes
 from .drawings import sample as drawing_sample
 from .golden import RawEpisode
+from .known import KnownTasks
 from .sample import Sample, TaskSample
 
 TASKS = 40
@@ -36,6 +38,16 @@ def materials(config: TrainConfig, data: Path) -> tuple[Sample, list[RawEpisode]
     shape = EpisodeShape(TASKS, (1, 1), shot, EXAMPLES - shot[1])
     drawn = source.draw(np.random.default_rng(0), shape)
     return _sample(drawn), [_raw(config.data.set, labels, support) for support in (0, 5)]
+
+
+def known_tasks(folder: Path) -> KnownTasks:
+    """The tasks that `handful finetune` wrote into a folder.
+
+    Raises:
+        ConfigInvalid: they are not there.
+    """
+    entries, states = read_known(folder)
+    return KnownTasks(entries, states)
 
 
 def _sample(drawn: Episodes) -> TaskSample:

@@ -28,6 +28,7 @@ from .sample import Labelled, Sample
 from .spec import ExportSpec
 
 GATE_REPORT = "assets/gate.json"
+EVALUATION = "assets/evaluation.json"
 GOLDEN_ROWS = 6
 
 
@@ -41,6 +42,7 @@ class Material:
         card: The card, in Markdown.
         calibration: The manifest's table, if any.
         known: The tasks that the bundle knows without examples, if any.
+        evaluation: What `handful evaluate` measured of the run, if it did: kept beside the card, for programs.
     """
 
     sample: Sample
@@ -48,6 +50,7 @@ class Material:
     card: str
     calibration: Mapping[str, Any] | None = None
     known: KnownTasks | None = None
+    evaluation: Mapping[str, Any] | None = None
 
 
 def export_bundle(learner: Learner, root: Path, *, spec: ExportSpec, material: Material) -> tuple[Path, Report]:
@@ -98,7 +101,7 @@ def _write(learner: Learner, folder: Path, spec: ExportSpec, material: Material)
     _put(folder, files, parts)
     Bundle.open(folder)  # refuses frozen axes and whatever else the service would refuse
     report = Gate(manifest, reference, exported, material.sample, material.known).run(margin=spec.margin)
-    files[GATE_REPORT] = (json.dumps(report.figures, indent=1, sort_keys=True) + "\n").encode()
+    files[GATE_REPORT] = _document(report.figures)
     _put(folder, files, parts)
     Bundle.open(folder)
     return report
@@ -119,13 +122,19 @@ def _files(
     y = np.arange(GOLDEN_ROWS) % min(manifest.ways, GOLDEN_ROWS) if of_class else rows.y
     tasks = [] if known is None else [dict(entry) for entry in known.entries]
     requests = golden_requests(reference, material.episodes, manifest.output, known)
+    measured = {} if material.evaluation is None else {EVALUATION: _document(material.evaluation)}
     return {
         **{manifest.graphs[name].file: content for name, content in graphs.items()},
+        **measured,
         TASKS: (json.dumps(tasks, ensure_ascii=False, indent=1 if tasks else None) + "\n").encode(),
         GOLDEN: golden_vectors(reference, rows.inputs, y, known, learns=manifest.learns),
         GOLDEN_REQUESTS: (json.dumps(requests, indent=1) + "\n").encode(),
         CARD: material.card.encode(),
     }
+
+
+def _document(value: object) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _put(folder: Path, files: Mapping[str, bytes], parts: Mapping[str, Any]) -> None:

@@ -36,23 +36,24 @@ def page(run: Run, found: Mapping[str, Any], command: str) -> str:
         f"| {row['episodes']} | {row['query']} |"
         for row in found["rows"]
     ]
-    notes = ["", "Without «no rotations», quarter rotations count as classes of their own.", *_notes(found["learner"]), ""]
-    return "\n".join([*lines, *notes])
+    ending = ["", "Without «no rotations», quarter rotations count as classes of their own.", *notes(found["learner"]), ""]
+    return "\n".join([*lines, *ending])
 
 
-def _notes(figures: Mapping[str, Any]) -> list[str]:
-    notes = []
+def notes(figures: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of a learner beside its accuracy; no line where there is nothing."""
+    found = []
     if "order_deviation" in figures:
-        notes.append(
+        found.append(
             f"Over 20 random orders of the support set, 5-way 1-shot accuracy has a standard deviation of "
             f"{100 * figures['order_deviation']:.2f} and a range of {100 * figures['order_range']:.2f} points."
         )
     if "calibration_error" in figures:
-        notes.append(
+        found.append(
             f"Expected calibration error with the bundle's own table, 15 bins, {figures['calibration_ways']}-way 1-shot: "
             f"{100 * figures['calibration_error']:.2f} %."
         )
-    return ["", " ".join(notes)] if notes else []
+    return ["", " ".join(found)] if found else []
 
 
 def initialisation(config: TrainConfig) -> str:
@@ -60,6 +61,14 @@ def initialisation(config: TrainConfig) -> str:
     if isinstance(config.encoder, TrunkConfig):
         return f"the frozen encoder of `{config.encoder.weights}`"
     return "random"
+
+
+def method(run: Run) -> str:
+    """The method of a run in words."""
+    members = run.read_members()
+    if members is None:
+        return run.read_config().learner.method
+    return "ensemble of " + ", ".join(Run(member).read_config().learner.method for member in members)
 
 
 def _trained_on(config: TrainConfig) -> str:
@@ -150,8 +159,6 @@ def _cell(accuracy: tuple[float, float, float] | None) -> str:
 def _about(group: Group) -> str:
     config, figures = group.config, group.found[0]["learner"]
     minutes = group.minutes
-    ensemble = group.runs[0].read_members()
-    method = config.learner.method if ensemble is None else f"ensemble of {len(ensemble)}"
     width = config.encoder.width if isinstance(config.encoder, Conv4Config | TrunkConfig) else config.learner.options.get("filters", "—")
     error = "—"
     if "calibration_error" in figures:
@@ -159,7 +166,7 @@ def _about(group: Group) -> str:
         error = f"{100 * figures['calibration_error']:.2f}" + ("" if ways == 20 else f" ({ways})")
     spread = f"{100 * figures['order_deviation']:.2f}" if "order_deviation" in figures else "—"
     cells = [
-        f"`{group.name}`", method, initialisation(config), str(width),
+        f"`{group.name}`", method(group.runs[0]), initialisation(config), str(width),
         f"{np.mean(minutes):.1f}" if minutes else "—", ", ".join(map(str, group.seeds)),
         str(figures.get("context", "—")), spread, error,
     ]  # fmt: skip
