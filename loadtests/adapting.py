@@ -45,9 +45,7 @@ def median_ms(run: Callable[[], object]) -> float:
 def inputs_of(manifest: dict[str, Any], rows: int) -> dict[str, np.ndarray]:
     """Random inputs as the encoder takes them."""
     generator = np.random.default_rng(0)
-    return {
-        name: generator.random((rows, *spec["axes"]), np.float32) for name, spec in manifest["inputs"].items()
-    }
+    return {name: generator.random((rows, *spec["axes"]), np.float32) for name, spec in manifest["inputs"].items()}
 
 
 def measure(folder: Path, *, shots: int) -> dict[str, float]:
@@ -105,7 +103,9 @@ def eager_maml_ms(folder: Path) -> float:
 
 def filters_of(manifest: dict[str, Any]) -> int:
     """Filters of the network that the state holds: those of its largest 3 x 3 convolution."""
-    return max(spec["axes"][0] for spec in manifest["state"].values() if len(spec["axes"]) >= 2 and spec["axes"][-1] != 1)
+    return max(
+        spec["axes"][0] for spec in manifest["state"].values() if len(spec["axes"]) >= 2 and spec["axes"][-1] != 1
+    )
 
 
 def loop_turns(folder: Path) -> int:
@@ -132,13 +132,17 @@ def main() -> None:
         ratio = found["adapt_ms"] / found["encode_ms"]
         lines.append(f"| `{model.name}` | {found['encode_ms']:.2f} | {found['adapt_ms']:.3f} | {ratio:.3f} |")
     if arguments.maml:
-        lines += ["", "| bundle, 5-way 1-shot | adapt, ms | eager torch, ms | adapt / eager |", "| --- | ---: | ---: | ---: |"]
+        lines += [
+            "",
+            "| bundle, 5-way 1-shot | adapt, ms | eager torch, ms | adapt / eager |",
+            "| --- | ---: | ---: | ---: |",
+        ]
     for model in arguments.maml:
         found, eager = measure(model / "1", shots=1), eager_maml_ms(model / "1")
         lines.append(f"| `{model.name}` | {found['adapt_ms']:.1f} | {eager:.1f} | {found['adapt_ms'] / eager:.2f} |")
     command = " ".join(["python", *sys.argv])
-    head = ["# Time of adaptation", "", f"Written by `{command}` on {machine()}: one thread, 5-way 5-shot, the median of "
-            f"{RUNS} runs.", ""]  # fmt: skip
+    how = f"one thread, 5-way 5-shot, the median of {RUNS} runs"
+    head = ["# Time of adaptation", "", f"Written by `{command}` on {machine()}: {how}.", ""]
     text = "\n".join([*head, *lines, ""])
     print(text)
     if arguments.page:

@@ -19,7 +19,8 @@ def card(spec: ExportSpec, run: Run) -> str:
         spec.description,
         "",
         f"- Trained on: {spec.card.data}",
-        f"- Method: {method(run)}; encoder: {initialisation(config)}; {config.optimizer.steps} steps, seed {config.seed}.",
+        f"- Method: {method(run)}; encoder: {initialisation(config)}; {config.optimizer.steps} steps, "
+        f"seed {config.seed}.",
         f"- For: {spec.card.use}",
         f"- Licence: {spec.card.licence}",
         "",

@@ -20,7 +20,9 @@ def export(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("handful export", description=export.__doc__)
     parser.add_argument("config", type=Path, help="a TOML file, such as those in export/configs/")
     parser.add_argument("--run", type=Path, required=True, help="the run directory with the weights")
-    parser.add_argument("--calibration", type=Path, help="a run directory with the calibration (default: the run's own)")
+    parser.add_argument(
+        "--calibration", type=Path, help="a run directory with the calibration (default: the run's own)"
+    )
     parser.add_argument("--known", type=Path, help="the folder of known tasks that `handful finetune` wrote")
     parser.add_argument("--out", type=Path, default=Path("bundles"), help="model repository (default: bundles)")
     parser.add_argument("--label", help="let this name, such as stable, mean the new version")

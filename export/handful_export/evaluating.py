@@ -49,7 +49,7 @@ def evaluate(argv: Sequence[str]) -> int:
 
 
 def _runs(arguments: argparse.Namespace, command: str) -> str:
-    from handful_models.evaluation import COMPARED, PUBLISHED  # noqa: PLC0415 (seconds of import that --help does without)
+    from handful_models.evaluation import COMPARED, PUBLISHED  # noqa: PLC0415 (--help does without torch)
     from handful_models.measuring import measure  # noqa: PLC0415
     from handful_models.report import comparison, grouped, page  # noqa: PLC0415
     from handful_models.runs import Run  # noqa: PLC0415
@@ -74,12 +74,10 @@ def _tasks(runs: "list[Run]", arguments: argparse.Namespace, command: str) -> st
     by_name: dict[str, list[Run]] = {}
     for run in runs:
         by_name.setdefault(run.read_config().name, []).append(run)
-    groups = [
-        (name, measure_tasks(members, arguments.data, seed=arguments.seed)) for name, members in by_name.items()
-    ]
+    groups = [(name, measure_tasks(members, arguments.data, seed=arguments.seed)) for name, members in by_name.items()]
     notes = [
-        f"Figures over tasks that were neither trained on nor used to choose anything (seed {arguments.seed}); ± is the "
-        "half-width of the 95 % interval over tasks, «paired» that of the difference on the same tasks."
+        "Figures over tasks that were neither trained on nor used to choose anything "
+        f"(seed {arguments.seed}); ± is the half-width of the 95 % interval over tasks, «paired» that of the difference on the same tasks."
     ]
     return rows_page(arguments.title, groups, notes, command)
 
@@ -87,6 +85,7 @@ def _tasks(runs: "list[Run]", arguments: argparse.Namespace, command: str) -> st
 def _bundles(arguments: argparse.Namespace, command: str) -> str:
     from handful_models import omniglot  # noqa: PLC0415 (see _runs)
     from handful_models.evaluation import Protocol  # noqa: PLC0415
+    from handful_models.report import WRITTEN  # noqa: PLC0415
 
     from .through_http import evaluate_bundle  # noqa: PLC0415
 
@@ -94,11 +93,10 @@ def _bundles(arguments: argparse.Namespace, command: str) -> str:
     protocol = Protocol(ways, shots)
     characters = omniglot.load(arguments.data, arguments.split)
     lines = [
-        "# Bundles through ONNX Runtime and HTTP", "", "Written by the command below; nothing here is copied by hand.", "",
-        f"    {command}", "",
-        f"{protocol.title}, {protocol.episodes} episodes of {omniglot.SPLITS[arguments.split]}, {protocol.query} queries per "
-        f"class, episode seed {arguments.seed}. Every drawing is sent as a PNG file. «In torch» is the run's own figure on "
-        "the same episodes, from the bundle's card.",
+        "# Bundles through ONNX Runtime and HTTP", "", WRITTEN, "", f"    {command}", "",
+        f"{protocol.title}, {protocol.episodes} episodes of {omniglot.SPLITS[arguments.split]}, {protocol.query} "
+        f"queries per class, episode seed {arguments.seed}. Every drawing is sent as a PNG file. «In torch» is the run's own "
+        "figure on the same episodes, from the bundle's card.",
         "",
         "| bundle | accuracy, % | ± | in torch, % | calibration error, % |",
         "| --- | ---: | ---: | ---: | ---: |",

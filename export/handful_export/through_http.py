@@ -32,9 +32,7 @@ CLIENTS = 2
 START_S = 60.0
 
 
-def evaluate_bundle(
-    folder: Path, characters: Characters, protocol: Protocol, *, seed: int
-) -> tuple[Accuracy, float]:
+def evaluate_bundle(folder: Path, characters: Characters, protocol: Protocol, *, seed: int) -> tuple[Accuracy, float]:
     """The accuracy of a bundle through ONNX Runtime and HTTP, and its expected calibration error, both fractions.
 
     The episodes are those that torch is measured on; every drawing is sent as a PNG file of its raw form.

@@ -89,9 +89,7 @@ def _cell(
 ) -> tuple[float, list[float]]:
     protocol = Protocol(way, shot, query=QUERIES, episodes=episodes)
     drawn = draw_episodes(class_pools(characters, protocol), DRAWERS, protocol, seed=seed)
-    logits = torch.cat([
-        episode_logits(learner, features, part)[..., :way].flatten(0, 2) for part in in_batches(drawn)
-    ])
+    logits = torch.cat([episode_logits(learner, features, part)[..., :way].flatten(0, 2) for part in in_batches(drawn)])
     targets = torch.arange(way).repeat_interleave(QUERIES).repeat(episodes)
     temperature = fit_temperature(logits, targets)
     truth = (logits / temperature).softmax(-1).mean(-2).gather(1, targets.unsqueeze(1)).squeeze(1)

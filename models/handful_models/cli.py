@@ -172,7 +172,11 @@ def plot(argv: Sequence[str]) -> int:
 def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, help="a TOML file, such as those in models/configs/")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="another value of a setting, by its dotted name"
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another value of a setting, by its dotted name",
     )
     add_data_argument(parser)
 

@@ -29,7 +29,9 @@ class OmniglotConfig(_Section):
     set: Literal["omniglot"]
     train: Literal["selection-train", "background"]
     select: Literal["selection"] | None = None
-    classes: int | None = Field(None, ge=2, description="Train on so many random classes (rotations count); all if not given.")
+    classes: int | None = Field(
+        None, ge=2, description="Train on so many random classes (rotations count); all if not given."
+    )
 
     @model_validator(mode="after")
     def _kept_apart(self) -> "OmniglotConfig":
@@ -219,7 +221,7 @@ class TrainConfig(_Section):
             if images > DRAWERS:
                 raise ValueError(f"episodes: shot and query are at most {DRAWERS} drawings together, got {images}")
         if isinstance(self.encoder, TrunkConfig) and not isinstance(self.episodes, EpisodeConfig):
-            raise ValueError("episodes.kind: 'tasks' for a frozen trunk")
+            raise ValueError("episodes.kind: 'tasks' for a frozen trunk")  # noqa: TRY004 (of a config)
         return self
 
 

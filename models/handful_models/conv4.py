@@ -7,7 +7,6 @@ four times 3 x 3 convolution, batch normalisation, ReLU, 2 x 2 max-pooling.
 import torch
 from torch import Tensor, nn
 
-
 BLOCKS = 4
 
 

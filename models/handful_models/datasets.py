@@ -1,4 +1,4 @@
-"""What a config's data set means: what is predicted, the encoder's form, the training tasks, the look at selection tasks."""
+"""What a config's data set means: what is predicted, the encoder's form, the tasks to train and to select on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,7 +32,6 @@ from .mlp import Mlp
 from .tasks import TaskSource
 from .trunk import Trunk, read_trunk
 
-
 NUMBERS = {"sinusoids": 1, "parkinsons": len(parkinsons.INPUTS)}
 """Numbers of an input, by the data sets whose inputs are such."""
 
@@ -41,7 +40,7 @@ CALIBRATION_SEED = 7_000_000
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a look at selection tasks found: higher is better, with the half-width of its 95 % interval if it has one."""
+    """What a look at selection tasks found, higher is better; the half-width of its 95 % interval, if it has one."""
 
     mean: float
     interval: float | None = None

@@ -28,9 +28,9 @@ def drawings(characters: omniglot.Characters) -> Tensor:
 
 
 def chosen_classes(characters: int, classes: int | None, seed: int) -> np.ndarray:
-    """Which of `4 * characters` classes train: all, or some at random. Class `4 c + k` is character `c` turned `k` times.
+    """Which of `4 * characters` classes train: all, or some at random; class `4 c + k` is `c` turned `k` times.
 
-    Fewer than the characters are drawn from upright ones, so that a few classes are not turns of even fewer.
+    No more than the characters are drawn from upright ones, so that a few classes are not turns of even fewer.
     """
     everything = np.arange(characters * omniglot.ROTATIONS)
     if classes is None or classes >= len(everything):
@@ -140,9 +140,12 @@ def encoded(trunk: Trunk, images: Tensor, augment: AugmentConfig, *, versions: i
         kept: Tensor = load(path)["features"]
         return kept
     still = AugmentConfig(degrees=0, pixels=0, scale=0)
-    found = torch.stack([
-        _encoded_once(trunk.eval(), images, still if version == 0 else augment, version) for version in range(1 + versions)
-    ])
+    found = torch.stack(
+        [
+            _encoded_once(trunk.eval(), images, still if version == 0 else augment, version)
+            for version in range(1 + versions)
+        ]
+    )
     cache.mkdir(parents=True, exist_ok=True)
     save(path, {"features": found})
     return found
@@ -150,10 +153,11 @@ def encoded(trunk: Trunk, images: Tensor, augment: AugmentConfig, *, versions: i
 
 def _encoded_once(trunk: Trunk, images: Tensor, augment: AugmentConfig, seed: int) -> Tensor:
     generator = np.random.default_rng(seed)
-    parts = []
-    for turn in range(omniglot.ROTATIONS):
-        for part in torch.split(images.flatten(0, 1), ENCODED_AT_ONCE):
-            parts.append(trunk.frozen(jittered(part, np.full(len(part), turn), augment, generator)))
+    parts = [
+        trunk.frozen(jittered(part, np.full(len(part), turn), augment, generator))
+        for turn in range(omniglot.ROTATIONS)
+        for part in torch.split(images.flatten(0, 1), ENCODED_AT_ONCE)
+    ]
     flat = torch.cat(parts).reshape(omniglot.ROTATIONS, *images.shape[:2], -1)
     return flat.transpose(0, 1).flatten(0, 1)
 

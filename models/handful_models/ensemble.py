@@ -146,6 +146,24 @@ class AdditiveEnsemble(Ensemble, AdditiveLearner):
         return self.adapt(self.summarise(features, y, weight))
 
 
+def joined(members: Sequence[Learner]) -> Ensemble:
+    """An ensemble of learners that were trained apart, on encoders that are the same.
+
+    Raises:
+        ConfigInvalid: their encoders, targets or ways differ.
+    """
+    first = members[0]
+    encoder, weights = first.get_submodule("encoder"), first.get_submodule("encoder").state_dict()
+    for member in members:
+        other = member.get_submodule("encoder").state_dict()
+        same = weights.keys() == other.keys() and all(torch.equal(weights[name], other[name]) for name in weights)
+        if not same or (member.target, member.fixed, member.ways) != (first.target, first.fixed, first.ways):
+            raise ConfigInvalid("members of an ensemble need the same encoder, target and ways")
+        member.register_module("encoder", Features(width_of(encoder)))
+    kind = AdditiveEnsemble if all(isinstance(member, AdditiveLearner) for member in members) else Ensemble
+    return kind(encoder, members)
+
+
 def _own(tensors: Tensors, prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 

@@ -106,7 +106,8 @@ def episode_logits(
         y, support = y[rows, turn], {name: value[rows, turn] for name, value in support.items()}
     state = learner.state(support, y, torch.ones(y.shape))
     asked = {name: value[classes, queries].flatten(1, 2) for name, value in features.items()}
-    return learner.predict(asked, beside_queries(state)).unflatten(1, queries.shape[1:])
+    logits = learner.predict(asked, beside_queries(state))
+    return logits.reshape(*queries.shape, *logits.shape[2:])
 
 
 def in_batches(episodes: Sequence[Episode]) -> Iterator[Sequence[Episode]]:

@@ -109,7 +109,8 @@ def make_known(config_path: Path, folder: Path, data: Path) -> list[dict[str, An
         states.append({name: value.numpy() for name, value in tuned.state.items()})
         entries.append(_entry(learner, task, states[-1], settings, config))
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / STATES, **{name: np.concatenate([state[name] for state in states]) for name in states[0]})
+    rows = {name: np.concatenate([state[name] for state in states]) for name in states[0]}
+    np.savez(folder / STATES, **rows)  # type: ignore[arg-type]  # numpy's stub knows allow_pickle among the keywords only
     write_json(folder / ENTRIES, entries)
     return entries
 
@@ -128,7 +129,11 @@ def _chosen_settings(learner: GradientLearner, config: KnownConfig, data: Path) 
 
 @torch.no_grad()
 def _entry(
-    learner: GradientLearner, task: Alphabet, state: dict[str, np.ndarray], settings: FinetuneSettings, config: KnownConfig
+    learner: GradientLearner,
+    task: Alphabet,
+    state: dict[str, np.ndarray],
+    settings: FinetuneSettings,
+    config: KnownConfig,
 ) -> dict[str, Any]:
     tuned = {name: torch.from_numpy(value) for name, value in state.items()}
     adapted = learner.state(learner.encoded(task.support.x), task.support.y, task.support.weight)

@@ -63,7 +63,9 @@ class Logistic(Learner):
     options: ClassVar[type[Options]] = LogisticOptions
     labels = ("open", "fixed")
 
-    def __init__(self, encoder: nn.Module, *, ways: int, fixed: bool = False, projection: nn.Module | None = None) -> None:
+    def __init__(
+        self, encoder: nn.Module, *, ways: int, fixed: bool = False, projection: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.ways = ways
         self.fixed = fixed

@@ -53,7 +53,9 @@ def draw(lines: Mapping[str, Line], picture: Path, *, xlabel: str, title: str, l
     axes = figure.subplots()
     for place, (name, points) in enumerate(lines.items()):
         x, mean, interval = zip(*points, strict=True)
-        axes.errorbar(x, mean, interval, label=name, capsize=2, marker="os^vD*xP<>"[place % 10], markersize=4, linewidth=1)
+        axes.errorbar(
+            x, mean, interval, label=name, capsize=2, marker="os^vD*xP<>"[place % 10], markersize=4, linewidth=1
+        )
     axes.set(xlabel=xlabel, ylabel="accuracy, %", title=title)
     if logarithmic:
         axes.set_xscale("log")
@@ -80,7 +82,7 @@ def page(lines: Mapping[str, Line], picture: str, xlabel: str, title: str, comma
     """A page with the picture, its points, and the command that made both."""
     return "\n".join([
         f"# {title}", "", "Written by the command below; nothing here is copied by hand.", "", f"    {command}", "",
-        "Accuracy in % on the public evaluation characters and their quarter turns, 1,000 episodes, 15 queries per class, "
-        "inductive, ± the half-width of the 95 % interval over episodes.",
+        "Accuracy in % on the public evaluation characters and their quarter turns, 1,000 episodes, 15 queries per "
+        "class, inductive, ± the half-width of the 95 % interval over episodes.",
         "", f"![{title}]({picture})", "", table(lines, xlabel), "",
     ])  # fmt: skip

@@ -36,7 +36,12 @@ def page(run: Run, found: Mapping[str, Any], command: str) -> str:
         f"| {row['episodes']} | {row['query']} |"
         for row in found["rows"]
     ]
-    ending = ["", "Without «no rotations», quarter rotations count as classes of their own.", *notes(found["learner"]), ""]
+    ending = [
+        "",
+        "Without «no rotations», quarter rotations count as classes of their own.",
+        *notes(found["learner"]),
+        "",
+    ]
     return "\n".join([*lines, *ending])
 
 
@@ -50,8 +55,8 @@ def notes(figures: Mapping[str, Any]) -> list[str]:
         )
     if "calibration_error" in figures:
         found.append(
-            f"Expected calibration error with the bundle's own table, 15 bins, {figures['calibration_ways']}-way 1-shot: "
-            f"{100 * figures['calibration_error']:.2f} %."
+            f"Expected calibration error with the bundle's own table, 15 bins, "
+            f"{figures['calibration_ways']}-way 1-shot: {100 * figures['calibration_error']:.2f} %."
         )
     return ["", " ".join(found)] if found else []
 
@@ -72,7 +77,11 @@ def method(run: Run) -> str:
 
 
 def _trained_on(config: TrainConfig) -> str:
-    return SPLITS[config.data.train] if isinstance(config.data, OmniglotConfig) else f"the training tasks of {config.data.set}"
+    return (
+        SPLITS[config.data.train]
+        if isinstance(config.data, OmniglotConfig)
+        else f"the training tasks of {config.data.set}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +126,27 @@ def grouped(runs: Sequence[Run], found: Sequence[Mapping[str, Any]]) -> list[Gro
     return [Group(name, [run for run, _ in rows], [each for _, each in rows]) for name, rows in groups.items()]
 
 
+ABOUT = """
+Minutes: of one training run, on one core unless said otherwise. Context: numbers of φ that a context vector has, where
+the method has one. Spread over orders: the standard deviation of 5-way 1-shot accuracy over 20 random orders of the
+support set, in points, where the method is not order-invariant. Calibration error: expected calibration error in %, 15
+bins, 20-way 1-shot (or the most ways that a state holds, in brackets), with the bundle's own table, fitted on the
+selection characters alone.
+"""
+COLUMNS = (
+    "model", "method", "initialisation", "filters", "minutes", "seeds", "context", "spread over orders",
+    "calibration error",
+)  # fmt: skip
+
+
 def comparison(title: str, groups: Sequence[Group], protocols: Sequence[Protocol], command: str) -> str:
     """A page with several learners side by side, and each group's mean over its seeds."""
     first = groups[0].found[0]
     lines = [
         f"# {title}", "", WRITTEN, "", f"    {command}", "",
-        f"Accuracy in %, on {first['description']}, none of which was trained on or used to choose anything. Inductive. "
-        "The mean over the training seeds, ± the half-width of its 95 % interval over episodes; in brackets the standard "
-        f"deviation between seeds. Episode seed {first['seed']}, {protocols[0].episodes} episodes, "
+        f"Accuracy in %, on {first['description']}, none of which was trained on or used to choose anything.",
+        "Inductive. The mean over the training seeds, ± the half-width of its 95 % interval over episodes; in brackets",
+        f"the standard deviation between seeds. Episode seed {first['seed']}, {protocols[0].episodes} episodes, "
         f"{protocols[0].query} queries per class. «—»: a state does not hold so many ways or examples.",
         "",
         "| model | " + " | ".join(protocol.title for protocol in protocols) + " |",
@@ -133,20 +155,8 @@ def comparison(title: str, groups: Sequence[Group], protocols: Sequence[Protocol
     for group in groups:
         cells = [_cell(group.accuracy(protocol.title)) for protocol in protocols]
         lines.append(f"| `{group.name}` | " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "| model | method | initialisation | filters | minutes | seeds | context | spread over orders | calibration error |",
-        "| --- | --- | --- | ---: | ---: | --- | ---: | ---: | ---: |",
-        *(_about(group) for group in groups),
-        "",
-        "Minutes: of one training run, on one core unless said otherwise. Context: numbers of φ that a context vector has, "
-        "where the method has one. Spread over orders: the standard deviation of 5-way 1-shot accuracy over 20 random orders "
-        "of the support set, in points, where the method is not order-invariant. Calibration error: expected calibration "
-        "error in %, 15 bins, 20-way 1-shot (or the most ways that a state holds, in brackets), with the bundle's own table, "
-        "fitted on the selection characters alone.",
-        "",
-    ]
-    return "\n".join(lines)
+    lines += ["", "| " + " | ".join(COLUMNS) + " |", "| --- | --- | --- |" + " ---: |" * (len(COLUMNS) - 3)]
+    return "\n".join([*lines, *(_about(group) for group in groups), ABOUT])
 
 
 def _cell(accuracy: tuple[float, float, float] | None) -> str:
@@ -159,7 +169,11 @@ def _cell(accuracy: tuple[float, float, float] | None) -> str:
 def _about(group: Group) -> str:
     config, figures = group.config, group.found[0]["learner"]
     minutes = group.minutes
-    width = config.encoder.width if isinstance(config.encoder, Conv4Config | TrunkConfig) else config.learner.options.get("filters", "—")
+    width = (
+        config.encoder.width
+        if isinstance(config.encoder, Conv4Config | TrunkConfig)
+        else config.learner.options.get("filters", "—")
+    )
     error = "—"
     if "calibration_error" in figures:
         ways = figures["calibration_ways"]

@@ -33,7 +33,9 @@ class Ridge(AdditiveLearner):
     options: ClassVar[type[Options]] = RidgeOptions
     labels = ("open", "fixed")
 
-    def __init__(self, encoder: nn.Module, *, ways: int, fixed: bool = False, projection: nn.Module | None = None) -> None:
+    def __init__(
+        self, encoder: nn.Module, *, ways: int, fixed: bool = False, projection: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.ways = ways
         self.fixed = fixed

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from .config import EpisodeConfig, OptimizerConfig, RotatingConfig, TrainConfig
 from .datasets import Material, Score, build, fresh, open_material
 from .drawings import ImageEpisodes
-from .ensemble import Ensemble
+from .ensemble import joined
 from .errors import ConfigInvalid, RunConflict, RunUnfinished, TrainingDiverged
 from .learner import Learner
 from .rates import rate_factor
@@ -37,7 +37,7 @@ def load_trained(run: Run) -> Learner:
         RunUnfinished: the run has no weights yet.
     """
     if (members := run.read_members()) is not None:
-        return Ensemble([load_trained(Run(folder)) for folder in members]).eval()
+        return joined([load_trained(Run(folder)) for folder in members]).eval()
     learner = build(run.read_config())
     if not run.weights.exists():
         raise RunUnfinished(run.folder)
@@ -58,7 +58,7 @@ def make_ensemble(members: Sequence[Path], folder: Path) -> None:
         config = Run(member).read_config()
         if (config.data.set, config.encoder) != (first.data.set, first.encoder):
             raise ConfigInvalid(f"{member} has another data set or encoder than {members[0]}")
-        load_trained(Run(member))
+    joined([load_trained(Run(member)) for member in members])
     if run.config.exists() and run.read_members() is None:
         raise RunConflict(f"{folder} holds a run; choose another --run")
     folder.mkdir(parents=True, exist_ok=True)

@@ -202,7 +202,11 @@ def test_a_method_goes_the_whole_way(
     where = ["--data", str(data)]
     assert train([str(tmp_path / "train.toml"), "--run", run, *where]) == 0
     page = tmp_path / "page.md"
-    assert evaluate([run, "--split", "selection", "--markdown", str(page), *where]) == 0 if case.data == "omniglot" else True
+    assert (
+        evaluate([run, "--split", "selection", "--markdown", str(page), *where]) == 0
+        if case.data == "omniglot"
+        else True
+    )
     assert export([str(tmp_path / "export.toml"), "--run", run, "--out", str(bundles), *where]) == 0
     with in_process(tmp_path, bundles=bundles) as api:
         check_answers(api, case, *task_of(case, glyphs))
