@@ -77,7 +77,8 @@ def _tasks(runs: "list[Run]", arguments: argparse.Namespace, command: str) -> st
     groups = [(name, measure_tasks(members, arguments.data, seed=arguments.seed)) for name, members in by_name.items()]
     notes = [
         "Figures over tasks that were neither trained on nor used to choose anything "
-        f"(seed {arguments.seed}); ± is the half-width of the 95 % interval over tasks, «paired» that of the difference on the same tasks."
+        f"(seed {arguments.seed}); ± is the half-width of the 95 % interval over tasks, «paired» that of the "
+        "difference on the same tasks."
     ]
     return rows_page(arguments.title, groups, notes, command)
 
@@ -95,8 +96,8 @@ def _bundles(arguments: argparse.Namespace, command: str) -> str:
     lines = [
         "# Bundles through ONNX Runtime and HTTP", "", WRITTEN, "", f"    {command}", "",
         f"{protocol.title}, {protocol.episodes} episodes of {omniglot.SPLITS[arguments.split]}, {protocol.query} "
-        f"queries per class, episode seed {arguments.seed}. Every drawing is sent as a PNG file. «In torch» is the run's own "
-        "figure on the same episodes, from the bundle's card.",
+        f"queries per class, episode seed {arguments.seed}. Every drawing is sent as a PNG file. «In torch» is the "
+        "run's own figure on the same episodes, from the bundle's card.",
         "",
         "| bundle | accuracy, % | ± | in torch, % | calibration error, % |",
         "| --- | ---: | ---: | ---: | ---: |",
