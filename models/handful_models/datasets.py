@@ -128,10 +128,12 @@ def fresh(config: TrainConfig, data: Path) -> Learner:
 def _fit_units(learner: Learner, chosen: OtherDataConfig, data: Path) -> None:
     """Standardise inputs and numbers by the training tasks, where the learner has a place for that."""
     mean, scale = 0.0, sinusoids.TYPICAL
+    encoder = getattr(learner, "encoder", None)
+    if chosen.set == "sinusoids" and isinstance(encoder, Mlp):
+        encoder.scale.fill_(sinusoids.TYPICAL_INPUT)
     if chosen.set == "parkinsons":
         patients = parkinsons.load(data, "train", fold=chosen.fold)
         mean, scale = parkinsons.target_statistics(patients)
-        encoder = getattr(learner, "encoder", None)
         if isinstance(encoder, Mlp):
             found = parkinsons.input_statistics(patients)
             encoder.mean.copy_(found[0])

@@ -25,6 +25,9 @@ NOISE = 0.1
 TYPICAL = 2.06
 """The standard deviation of y over tasks and inputs: E[A²] / 2 = 4.25."""
 
+TYPICAL_INPUT = 2.89
+"""The standard deviation of x."""
+
 TEST_TASKS = 2000
 SELECTION_TASKS = 500
 QUERIES = 100
