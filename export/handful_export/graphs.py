@@ -89,7 +89,10 @@ def edges(learner: Learner, inputs: Tensors) -> dict[str, dict[str, Tensor]]:
         support = {
             f"{name}_s": value.unsqueeze(1).expand(*size, *value.shape[1:]).clone() for name, value in features.items()
         }
-        support["y_s"] = torch.arange(TRACE_EXAMPLES).remainder(learner.ways).expand(size).clone()
+        if learner.target == "number":
+            support["y_s"] = torch.linspace(-1, 1, TRACE_EXAMPLES).unsqueeze(-1).expand(*size, 1).clone()
+        else:
+            support["y_s"] = torch.arange(TRACE_EXAMPLES).remainder(learner.ways).expand(size).clone()
         support["weight_s"] = torch.ones(size)
         given = support_features(support), support["y_s"], support["weight_s"]
         statistics = dict(learner.summarise(*given)) if isinstance(learner, AdditiveLearner) else {}
