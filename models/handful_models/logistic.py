@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from .head import projection, width_of
 from .learner import Learner, Options, Target, Tensors
-from .solve import solve_positive
+from .solve import invert_positive
 from .ways import ABSENT_LOGIT, as_member, one_hot, open_ways
 
 STEPS = 10
@@ -40,8 +40,7 @@ def bounded_steps(
         steps: How many.
     """
     gram = (x * weight.unsqueeze(-1)).transpose(1, 2) @ x
-    identity = torch.eye(x.shape[-1]) + torch.zeros_like(gram)  # `expand` by a size would freeze the task axis
-    inverse = solve_positive(gram / 2 + penalty * identity, identity)
+    inverse = invert_positive(gram / 2 + penalty * torch.eye(x.shape[-1]))
     absent = ABSENT_LOGIT * (1 - present).unsqueeze(1)
     weights = torch.zeros_like(x.transpose(1, 2) @ labels)
     for _ in range(steps):
