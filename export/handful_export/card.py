@@ -24,11 +24,35 @@ def card(spec: ExportSpec, run: Run) -> str:
         f"- For: {spec.card.use}",
         f"- Licence: {spec.card.licence}",
         "",
-        *(_table(evaluation) if evaluation else ["Not evaluated."]),
-        *(notes(evaluation["learner"]) if evaluation else []),
+        *_evaluated(evaluation),
         "",
     ]
     return "\n".join(lines)
+
+
+def _evaluated(evaluation: dict[str, Any] | None) -> list[str]:
+    if evaluation is None:
+        return ["Not evaluated."]
+    if "figures" in evaluation:
+        return _figures(evaluation)
+    return [*_table(evaluation), *notes(evaluation["learner"])]
+
+
+def _figures(evaluation: dict[str, Any]) -> list[str]:
+    """Figures over tasks, beside baselines on the same tasks."""
+    lines = [
+        f"On tasks neither trained on nor used to choose anything (seed {evaluation['seed']}), 95 % confidence intervals:",
+        "",
+        "| what | figure | mean | tasks | paired differences |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in evaluation["figures"]:
+        paired = "; ".join(
+            f"{each['baseline']}: {each['difference']:+.4f} ± {each['interval']:.4f}" for each in row["comparisons"]
+        )
+        mean = f"{row['mean']:.4f} ± {row['interval']:.4f}"
+        lines.append(f"| {row['title']} | {row['metric']} | {mean} | {row['n']} | {paired} |")
+    return lines
 
 
 def _table(evaluation: dict[str, Any]) -> list[str]:

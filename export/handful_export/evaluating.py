@@ -106,17 +106,17 @@ def _bundles(arguments: argparse.Namespace, command: str) -> str:
         accuracy, error = evaluate_bundle(folder, characters, protocol, seed=arguments.seed)
         lines.append(
             f"| `{folder.parent.name}` {folder.name} | {100 * accuracy.mean:.2f} | {100 * accuracy.interval:.2f} "
-            f"| {_in_torch(folder, protocol.title)} | {100 * error:.2f} |"
+            f"| {_in_torch(folder, protocol.title, arguments)} | {100 * error:.2f} |"
         )
         print(lines[-1], file=sys.stderr)
     return "\n".join([*lines, ""])
 
 
-def _in_torch(folder: Path, title: str) -> str:
+def _in_torch(folder: Path, title: str, arguments: argparse.Namespace) -> str:
+    """The run's own accuracy on the same episodes, if the bundle holds it."""
     path = folder / "assets" / "evaluation.json"
-    if not path.exists():
-        return "—"
-    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    rows = found.get("rows", []) if (found.get("split"), found.get("seed")) == (arguments.split, arguments.seed) else []
     return next((f"{100 * row['mean']:.2f}" for row in rows if row["title"] == title), "—")
 
 

@@ -50,6 +50,7 @@ class Anil(GradientLearner):
     ) -> Self:
         """The learner of a config."""
         del examples
+        cls.require(target, fixed=fixed)
         settings = HeadOptions.model_validate(options.model_dump())
         width = int(encoder.width)  # type: ignore[arg-type]  # an encoder has it; nn.Module's attributes are untyped
         return cls(encoder, width=width, ways=ways, target=target, fixed=fixed, options=settings)

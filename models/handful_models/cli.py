@@ -99,7 +99,7 @@ def ensemble(argv: Sequence[str]) -> int:
 def finetune(argv: Sequence[str]) -> int:
     """Fine-tune a run's learner offline on alphabets, each of which becomes a known task of its bundle."""
     parser = argparse.ArgumentParser("handful finetune", description=finetune.__doc__)
-    parser.add_argument("config", type=Path, help="a TOML file, such as models/configs/finetune/alphabets.toml")
+    parser.add_argument("config", type=Path, help="a TOML file, such as models/configs/known/alphabets.toml")
     parser.add_argument("--out", type=Path, required=True, help="folder for the states, which `handful export` takes")
     add_data_argument(parser)
 
@@ -127,9 +127,10 @@ def calibrate(argv: Sequence[str]) -> int:
     def command(arguments: argparse.Namespace) -> None:
         from .datasets import calibrate as fit  # noqa: PLC0415 (see train)
         from .runs import Run, write_json  # noqa: PLC0415
-        from .training import load_trained  # noqa: PLC0415
+        from .training import check_calibration, load_trained  # noqa: PLC0415
 
         run = Run(arguments.run)
+        check_calibration(run, [Run(folder) for folder in arguments.into])
         table = fit(run.read_config(), load_trained(run), arguments.data, seed=arguments.seed)
         for taker in (run, *(Run(folder) for folder in arguments.into)):
             write_json(taker.calibration, table)

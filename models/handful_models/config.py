@@ -164,6 +164,8 @@ class OptimizerConfig(_Section):
     schedule: Literal["cosine", "constant", "linear", "step"] = "cosine"
     step_every: int = Field(1000, ge=1, description="Of the schedule `step`: steps between two falls of the rate.")
     step_factor: float = Field(0.1, gt=0, lt=1, description="Of the schedule `step`: what the rate falls by.")
+    restart_at: int | None = Field(None, ge=1, description="Of the schedule `cosine`: the step of a second cosine.")
+    restart_factor: float = Field(0.5, gt=0, le=1, description="Where it begins, as a fraction of `rate`.")
     warmup_steps: int = Field(100, ge=0)
     clip_norm: float = Field(10.0, gt=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
@@ -208,6 +210,19 @@ class TrainConfig(_Section):
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
     search: SearchConfig | None = None
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "TrainConfig":
+        tasks, characters = isinstance(self.episodes, EpisodeConfig), isinstance(self.data, OmniglotConfig)
+        if not tasks and not characters:
+            raise ValueError(f"episodes.kind: 'tasks' for data.set = '{self.data.set}'")
+        if tasks and self.optimizer.precision != "float32":
+            raise ValueError("optimizer.precision: bfloat16 is for episodes.kind = 'rotating'")
+        if self.data.set == "jester" and self.learner.ways != 2:
+            raise ValueError(f"learner.ways: 2, like and dislike, for data.set = 'jester', got {self.learner.ways}")
+        if characters and self.data.select and self.schedule.way > self.learner.ways:
+            raise ValueError(f"schedule.way: at most learner.ways = {self.learner.ways}, got {self.schedule.way}")
+        return self
 
     @model_validator(mode="after")
     def _tasks_fit(self) -> "TrainConfig":

@@ -51,12 +51,11 @@ def overfit(config: TrainConfig, data: Path, *, examples: int, most_steps: int =
     state = fresh_state(plain, data)
     source, shape = _source(plain, data, state.learner)
     batch = _first(source.draw(np.random.default_rng(config.seed), shape), examples)
-    first = loss = math.inf
+    first = loss = _error(state.learner.eval(), batch)
     for step in range(1, most_steps + 1):
         update(state, plain.optimizer, on_the_same(batch), step)
-        if step == 1 or step % 25 == 0:
+        if step % 25 == 0:
             loss = _error(state.learner.eval(), batch)
-            first = min(first, loss) if step > 1 else loss
             if loss <= ALMOST_ZERO:
                 return Overfit(step, loss, first)
     raise NotLearned(examples, loss, ALMOST_ZERO, most_steps)
@@ -107,4 +106,6 @@ def _error(learner: Learner, batch: Episodes) -> float:
     if batch.query.y.dtype == torch.int64:
         return float(-(log_likelihood(found, batch.query.y) * weight).sum() / weight.sum())
     y = batch.query.y.squeeze(-1)
-    return float(((found[..., 0].mean(-1) - y).square() * weight).sum() / (y.square() * weight).sum())
+    mean = (y * weight).sum() / weight.sum()
+    error = ((found[..., 0].mean(-1) - y).square() * weight).sum()
+    return float(error / ((y - mean).square() * weight).sum().clamp_min(1e-12))

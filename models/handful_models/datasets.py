@@ -27,7 +27,7 @@ from .evaluation import Protocol, evaluate
 from .head import Head
 from .intervals import calibrate_numbers
 from .learner import Learner, Target
-from .methods import make_learner
+from .methods import make_learner, method_class
 from .mlp import Mlp
 from .tasks import TaskSource
 from .trunk import Trunk, read_trunk
@@ -98,6 +98,7 @@ def build(config: TrainConfig) -> Learner:
         ConfigInvalid: the method does not predict what the data set's tasks ask, or its encoder does not fit.
     """
     torch.manual_seed(config.seed)
+    _check_encoder(config)
     target, fixed = target_of(config)
     learner = config.learner
     try:
@@ -107,6 +108,16 @@ def build(config: TrainConfig) -> Learner:
         )  # fmt: skip
     except DataUnknown as error:
         raise ConfigInvalid(f"learner.method: {error}") from error
+
+
+def _check_encoder(config: TrainConfig) -> None:
+    method, raw = config.learner.method, isinstance(config.encoder, RawConfig)
+    if raw and method_class(method).encodes:
+        raise ConfigInvalid(
+            f"encoder.kind: '{config.encoder.kind}' is for methods that adapt a whole network: {method}"
+        )
+    if not raw and not method_class(method).encodes:
+        raise ConfigInvalid(f"encoder.kind: 'raw' for {method}, which adapts a network of its own (learner.options)")
 
 
 def fresh(config: TrainConfig, data: Path) -> Learner:
@@ -212,7 +223,9 @@ def calibrate(config: TrainConfig, learner: Learner, data: Path, *, seed: int) -
         return dict(calibrate_numbers(learner, sinusoids.Sinusoids(), seed=CALIBRATION_SEED + seed))
     if config.data.set == "parkinsons":
         patients = parkinsons.Patients(parkinsons.load(data, "selection", fold=config.data.fold))
-        return dict(calibrate_numbers(learner, patients, shots=parkinsons.DAYS, seed=seed))
+        table = calibrate_numbers(learner, patients, shots=parkinsons.DAYS, seed=seed)
+        # A draw's shot is a day; for the service it is an example, which is a recording.
+        return {**table, "shots": [days * parkinsons.RECORDINGS_A_DAY for days in table["shots"]]}
     raise ConfigInvalid("data.set: labels that are the same for every user are calibrated by training itself")
 
 

@@ -48,6 +48,7 @@ class GradientLearner(IterativeLearner):
     """
 
     targets = ("class", "number")
+    labels = ("open", "fixed")
 
     def __init__(
         self, network: FastNetwork, *, ways: int, target: Target, fixed: bool, options: GradientOptions

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .learner import Learner
+from .paired import check_room
 from .tasks import EpisodeShape, TaskSource, answers
 
 CONFIDENCE = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -83,6 +84,7 @@ def calibrate_numbers(
     for shot in shots:
         shape = EpisodeShape(tasks=tasks, way=(1, 1), shot=(shot, shot), query=query)
         episodes = source.draw(np.random.default_rng([seed, shot]), shape)
+        check_room(learner, int(episodes.support.weight.sum(1).max()))
         mean, sd = mixed(answers(learner, episodes))
         score = (episodes.query.y.squeeze(-1) - mean).abs() / sd
         table.append(score_quantiles(score[episodes.query.weight > 0].double().numpy(), confidences))

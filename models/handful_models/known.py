@@ -51,7 +51,7 @@ class KnownConfig(BaseModel):
     run: Path
     alphabets: AlphabetsConfig = AlphabetsConfig()
     finetune: FinetuneSettings = FinetuneSettings()
-    cross_validation: CrossValidationConfig | None = CrossValidationConfig()
+    cross_validation: CrossValidationConfig | Literal[False] = CrossValidationConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def make_known(config_path: Path, folder: Path, data: Path) -> list[dict[str, An
 
 
 def _chosen_settings(learner: GradientLearner, config: KnownConfig, data: Path) -> FinetuneSettings:
-    if config.cross_validation is None:
+    if config.cross_validation is False:
         return config.finetune
     chosen = AlphabetsConfig(split="background", count=config.cross_validation.count, drawers=config.alphabets.drawers)
     training = alphabets(omniglot.load(data, "background"), chosen, ways=learner.ways)

@@ -45,6 +45,7 @@ class Learner(nn.Module, ABC):
         labels: Which labels the method can have. Open: the support set names them, so a way without examples is
             never answered. Fixed: they mean the same in every task, so every way may be answered, and an empty
             support set gives the base model.
+        encodes: Whether the method stands on an encoder; else a network of its own stands on the raw input.
         target: What this learner predicts.
         fixed: Whether this learner's labels are fixed.
         invariant: What does not change an answer: the `order` of the support set; the `labels`, that is, which
@@ -56,6 +57,7 @@ class Learner(nn.Module, ABC):
     options: ClassVar[type[Options]] = Options
     targets: ClassVar[tuple[Target, ...]] = ("class",)
     labels: ClassVar[tuple[Labels, ...]] = ("open",)
+    encodes: ClassVar[bool] = True
     invariant: tuple[Law, ...] = ("order", "labels")
     target: Target = "class"
     fixed: bool = False

@@ -39,6 +39,7 @@ class MAML(GradientLearner):
     """All weights adapt; the network stands on the raw input."""
 
     options: ClassVar[type[Options]] = NetworkOptions
+    encodes = False
 
     def __init__(
         self, network: FastNetwork, *, ways: int, target: Target, fixed: bool, options: GradientOptions
@@ -53,6 +54,7 @@ class MAML(GradientLearner):
     ) -> Self:
         """The learner of a config. The encoder is not used: the network that adapts is an option of the method."""
         del encoder, examples
+        cls.require(target, fixed=fixed)
         settings = NetworkOptions.model_validate(options.model_dump())
         return cls(settings.build(), ways=ways, target=target, fixed=fixed, options=settings)
 

@@ -1,4 +1,4 @@
-"""The measurements of a run on characters, kept in its directory and made again only if something changed."""
+"""The measurements of a run, kept in its directory; those on characters are made again only if something changed."""
 
 import csv
 import hashlib
@@ -53,7 +53,7 @@ def measure(run: Run, data: Path, protocols: Sequence[Protocol], *, split: str, 
 
 
 def measure_tasks(runs: Sequence[Run], data: Path, *, seed: int) -> list[Row]:
-    """The figures of a run on the report's tasks of its data set, which are no characters.
+    """The figures of a run on the report's tasks of its data set, which are no characters; kept in `evaluation.json`.
 
     Args:
         runs: One; for `parkinsons` also all six folds of one config, so that every patient is reported on.
@@ -63,6 +63,13 @@ def measure_tasks(runs: Sequence[Run], data: Path, *, seed: int) -> list[Row]:
     Raises:
         ConfigInvalid: several runs that are not the folds of one config.
     """
+    rows = _task_rows(runs, data, seed)
+    for run in runs:
+        write_json(run.evaluation, {"seed": seed, "figures": [row.row() for row in rows]})
+    return rows
+
+
+def _task_rows(runs: Sequence[Run], data: Path, seed: int) -> list[Row]:
     config = runs[0].read_config()
     if len(runs) > 1:
         by_fold = {each.data.fold: run for run in runs if isinstance((each := run.read_config()).data, OtherDataConfig)}

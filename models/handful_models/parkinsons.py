@@ -34,6 +34,7 @@ SPLITS = {
     "report": "the fold itself (7)",
 }
 DAYS = (1, 2, 4, 8)
+RECORDINGS_A_DAY = 6
 
 Scale = Literal["total_UPDRS", "motor_UPDRS"]
 

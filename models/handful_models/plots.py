@@ -31,7 +31,7 @@ def against_shots(runs: Sequence[Run], characters: Characters, *, ways: int, see
     """Accuracy of runs at 1 to 5 shots."""
     protocols = [Protocol(ways, shot) for shot in SHOTS]
     return {
-        run.read_config().name: [_point(row.protocol.shot, row) for row in _measured(run, characters, protocols, seed)]
+        run.folder.name: [_point(row.protocol.shot, row) for row in _measured(run, characters, protocols, seed)]
         for run in runs
     }
 

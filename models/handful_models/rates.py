@@ -6,10 +6,18 @@ from .config import OptimizerConfig
 
 
 def rate_factor(step: int, settings: OptimizerConfig) -> float:
-    """The learning rate at a step (from 0) as a fraction of `rate`: a linear warm-up, then the schedule."""
+    """The learning rate at a step (from 0) as a fraction of `rate`: a linear warm-up, then the schedule.
+
+    A cosine may begin once more, lower (Loshchilov, Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts",
+    2017).
+    """
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
-    done = min(1.0, (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps))
+    if settings.schedule == "cosine" and settings.restart_at is not None and step >= settings.restart_at:
+        done = min(1.0, (step - settings.restart_at) / max(1, settings.steps - settings.restart_at))
+        return settings.restart_factor * 0.5 * (1 + math.cos(math.pi * done))
+    end = settings.steps if settings.restart_at is None else settings.restart_at
+    done = min(1.0, (step - settings.warmup_steps) / max(1, end - settings.warmup_steps))
     if settings.schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * done))
     if settings.schedule == "linear":

@@ -35,6 +35,7 @@ class Reptile(GradientLearner):
     """All weights adapt; the network stands on the raw input."""
 
     options: ClassVar[type[Options]] = ReptileOptions
+    encodes = False
     updates: Tensor
 
     def __init__(
@@ -52,6 +53,7 @@ class Reptile(GradientLearner):
     ) -> Self:
         """The learner of a config. The encoder is not used: the network that adapts is an option of the method."""
         del encoder, examples
+        cls.require(target, fixed=fixed)
         settings = ReptileOptions.model_validate(options.model_dump())
         return cls(settings.build(), ways=ways, target=target, fixed=fixed, options=settings)
 

@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from .config import EpisodeConfig, OptimizerConfig, RotatingConfig, TrainConfig
+from .config import EpisodeConfig, OmniglotConfig, OptimizerConfig, RotatingConfig, TrainConfig
 from .datasets import Material, Score, build, fresh, open_material
 from .drawings import ImageEpisodes
 from .ensemble import joined
@@ -64,6 +64,22 @@ def make_ensemble(members: Sequence[Path], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(run.members, [str(member) for member in members])
     write_json(run.config, first.model_copy(update={"name": folder.name}).model_dump(mode="json"))
+
+
+def check_calibration(run: Run, takers: Sequence[Run]) -> None:
+    """Whether a run may calibrate itself and others.
+
+    Raises:
+        ConfigInvalid: a member of an ensemble trained on the selection tasks, or a taker is another kind of learner.
+    """
+    for folder in run.read_members() or []:
+        trained_on = Run(folder).read_config().data
+        if isinstance(trained_on, OmniglotConfig) and trained_on.train != "selection-train":
+            raise ConfigInvalid(f"{folder} trained on the selection characters, which cannot calibrate it")
+    for taker in takers:
+        mine, other = run.read_config(), taker.read_config()
+        if (mine.data.set, mine.learner) != (other.data.set, other.learner):
+            raise ConfigInvalid(f"{taker.folder} is another kind of learner than {run.folder}")
 
 
 @dataclass
