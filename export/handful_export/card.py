@@ -41,7 +41,8 @@ def _evaluated(evaluation: dict[str, Any] | None) -> list[str]:
 def _figures(evaluation: dict[str, Any]) -> list[str]:
     """Figures over tasks, beside baselines on the same tasks."""
     lines = [
-        f"On tasks neither trained on nor used to choose anything (seed {evaluation['seed']}), 95 % confidence intervals:",
+        "On tasks neither trained on nor used to choose anything, 95 % confidence intervals "
+        f"(seed {evaluation['seed']}):",
         "",
         "| what | figure | mean | tasks | paired differences |",
         "| --- | --- | --- | --- | --- |",

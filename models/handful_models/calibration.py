@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .evaluation import Protocol, class_pools, draw_episodes, encode_all, episode_logits, in_batches
+from .evaluation import Encoded, Protocol, class_pools, draw_episodes, encode_all, episode_logits, in_batches
 from .learner import Learner, Tensors
 from .omniglot import DRAWERS, Characters, rotated
 
@@ -55,19 +55,18 @@ def calibrate(learner: Learner, characters: Characters, *, seed: int, episodes: 
     }
 
 
-def expected_calibration_error(
-    learner: Learner, characters: Characters, table: Mapping[str, Any], *, seed: int, episodes: int = 1000
-) -> float:
+def expected_calibration_error(encoded: Encoded, table: Mapping[str, Any], *, seed: int, episodes: int = 1000) -> float:
     """The mean distance of confidence and accuracy at 20-way 1-shot, over 15 bins of equal width, a fraction.
 
     Guo et al. (2017), eq. 3. The temperature is that of the table's cell. A learner of fewer ways is asked with those.
     """
+    learner = encoded.learner
     protocol = Protocol(min(20, learner.ways), 1, query=15, episodes=episodes)
     column = list(table["shots"]).index(1)
     row = max(place for place, way in enumerate(table["ways"]) if way <= protocol.way)
     temperature = table["temperature"][row][column]
-    features = encode_all(learner.eval(), rotated(characters.small))
-    drawn = draw_episodes(class_pools(characters, protocol), DRAWERS, protocol, seed=seed)
+    features = encoded.features(rotations=True)
+    drawn = draw_episodes(class_pools(encoded.characters, protocol), DRAWERS, protocol, seed=seed)
     confidence, right = [], []
     for part in in_batches(drawn):
         chances = (episode_logits(learner, features, part)[..., : protocol.way] / temperature).softmax(-1).mean(-2)

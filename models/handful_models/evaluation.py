@@ -117,6 +117,22 @@ def in_batches(episodes: Sequence[Episode]) -> Iterator[Sequence[Episode]]:
         yield episodes[at : at + size]
 
 
+class Encoded:
+    """Characters as a learner sees them, encoded once for everything that is measured."""
+
+    def __init__(self, learner: Learner, characters: Characters) -> None:
+        self.learner = learner.eval()
+        self.characters = characters
+        self._features: dict[bool, dict[str, Tensor]] = {}
+
+    def features(self, *, rotations: bool) -> dict[str, Tensor]:
+        """By name, `[class, image, *feature]`; with rotations each quarter turn is a class."""
+        if rotations not in self._features:
+            small = self.characters.small
+            self._features[rotations] = encode_all(self.learner, rotated(small) if rotations else small)
+        return self._features[rotations]
+
+
 def class_pools(characters: Characters, protocol: Protocol) -> list[NDArray[np.int64]]:
     """The sets of classes that an episode may be drawn from; each episode takes one of them at random."""
     if not protocol.within_alphabet:
@@ -132,18 +148,15 @@ def evaluate(learner: Learner, characters: Characters, protocols: Sequence[Proto
     Raises:
         ConfigInvalid: a protocol has more ways or examples than the learner's state holds.
     """
-    learner.eval()
+    return evaluate_encoded(Encoded(learner, characters), protocols, seed=seed)
+
+
+def evaluate_encoded(encoded: Encoded, protocols: Sequence[Protocol], *, seed: int) -> list[Accuracy]:
+    """`evaluate` on characters that are encoded."""
     for protocol in protocols:
-        if (reason := _too_large(learner, protocol)) is not None:
+        if (reason := _too_large(encoded.learner, protocol)) is not None:
             raise ConfigInvalid(f"{protocol.title} {reason}")
-    features = {
-        rotations: encode_all(learner, rotated(characters.small) if rotations else characters.small)
-        for rotations in {protocol.rotations for protocol in protocols}
-    }
-    return [
-        _accuracy(learner, features[protocol.rotations], class_pools(characters, protocol), protocol, seed)
-        for protocol in protocols
-    ]
+    return [_accuracy(encoded, protocol, seed) for protocol in protocols]
 
 
 def protocols_that_fit(learner: Learner, protocols: Sequence[Protocol]) -> list[Protocol]:
@@ -160,11 +173,11 @@ def _too_large(learner: Learner, protocol: Protocol) -> str | None:
     return None
 
 
-def order_spread(learner: Learner, characters: Characters, *, seed: int) -> tuple[float, float]:
+def order_spread(encoded: Encoded, *, seed: int) -> tuple[float, float]:
     """The standard deviation and the range of 5-way 1-shot accuracy over 20 random orders of the support sets."""
     protocol = Protocol(5, 1, episodes=ORDER_EPISODES)
-    features = encode_all(learner.eval(), rotated(characters.small))
-    drawn = draw_episodes(class_pools(characters, protocol), DRAWERS, protocol, seed=seed)
+    learner, features = encoded.learner, encoded.features(rotations=True)
+    drawn = draw_episodes(class_pools(encoded.characters, protocol), DRAWERS, protocol, seed=seed)
     means = []
     for turn in range(ORDERS):
         generator = np.random.default_rng([seed, turn])
@@ -196,11 +209,10 @@ def draw_episodes(pools: Sequence[NDArray[np.int64]], images: int, protocol: Pro
     ]
 
 
-def _accuracy(
-    learner: Learner, features: Tensors, pools: list[NDArray[np.int64]], protocol: Protocol, seed: int
-) -> Accuracy:
-    drawn = draw_episodes(pools, DRAWERS, protocol, seed=seed)
-    found = torch.cat([_right(episode_logits(learner, features, part)) for part in in_batches(drawn)])
+def _accuracy(encoded: Encoded, protocol: Protocol, seed: int) -> Accuracy:
+    features = encoded.features(rotations=protocol.rotations)
+    drawn = draw_episodes(class_pools(encoded.characters, protocol), DRAWERS, protocol, seed=seed)
+    found = torch.cat([_right(episode_logits(encoded.learner, features, part)) for part in in_batches(drawn)])
     scores = found.flatten(1).mean(1).tolist()
     return Accuracy(protocol, seed, float(np.mean(scores)), interval_95(scores), tuple(scores))
 

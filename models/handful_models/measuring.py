@@ -12,8 +12,7 @@ from . import jester, omniglot, parkinsons, sinusoids
 from .calibration import expected_calibration_error
 from .config import OtherDataConfig
 from .errors import ConfigInvalid
-from .evaluation import Accuracy, Protocol, evaluate, order_spread, protocols_that_fit
-from .learner import Learner
+from .evaluation import Accuracy, Encoded, Protocol, evaluate_encoded, order_spread, protocols_that_fit
 from .paired import Row
 from .runs import Run, write_json
 from .training import load_trained
@@ -39,13 +38,13 @@ def measure(run: Run, data: Path, protocols: Sequence[Protocol], *, split: str, 
         kept: dict[str, Any] = json.loads(run.evaluation.read_text(encoding="utf-8"))
         if all(kept.get(name) == value for name, value in key.items()):
             return kept
-    characters = omniglot.load(data, split)
-    rows = evaluate(learner, characters, fitting, seed=seed)
+    encoded = Encoded(learner, omniglot.load(data, split))
+    rows = evaluate_encoded(encoded, fitting, seed=seed)
     found = {
         **key,
         "description": omniglot.SPLITS[split],
         "rows": [row.row() for row in rows],
-        "learner": _figures(learner, run, characters, seed),
+        "learner": _figures(encoded, run, seed),
     }
     _write_episodes(run, rows)
     write_json(run.evaluation, found)
@@ -87,17 +86,18 @@ def _task_rows(runs: Sequence[Run], data: Path, seed: int) -> list[Row]:
     return parkinsons.evaluate(learner, data, seed=seed, fold=fold)
 
 
-def _figures(learner: Learner, run: Run, characters: omniglot.Characters, seed: int) -> dict[str, Any]:
+def _figures(encoded: Encoded, run: Run, seed: int) -> dict[str, Any]:
+    learner = encoded.learner
     figures: dict[str, Any] = {"parameters": sum(value.numel() for value in learner.parameters())}
     size = getattr(learner, "context_size", None)
     if size is not None:
         figures["context"] = size
     if "order" not in learner.invariant:
-        deviation, width = order_spread(learner, characters, seed=seed)
+        deviation, width = order_spread(encoded, seed=seed)
         figures |= {"order_deviation": deviation, "order_range": width}
     if run.calibration.exists():
         table = json.loads(run.calibration.read_text(encoding="utf-8"))
-        figures["calibration_error"] = expected_calibration_error(learner, characters, table, seed=seed)
+        figures["calibration_error"] = expected_calibration_error(encoded, table, seed=seed)
         figures["calibration_ways"] = min(20, learner.ways)
     return figures
 

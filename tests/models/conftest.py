@@ -18,8 +18,9 @@ def tiny_config() -> TrainConfig:
             "name": "tiny",
             "seed": 3,
             "data": {"set": "omniglot", "train": "selection-train", "select": "selection"},
-            "learner": {"method": "prototypes", "width": 8, "ways": 20},
-            "episodes": {"way": 10, "images": 3},
+            "encoder": {"kind": "conv4", "width": 8},
+            "learner": {"method": "prototypes", "ways": 20},
+            "episodes": {"kind": "rotating", "way": 10, "images": 3},
             "optimizer": {"steps": 12, "warmup_steps": 2, "ema_decay": 0.5},
             "schedule": {"checkpoint_every": 4, "evaluate_every": 6, "episodes": 10},
         }

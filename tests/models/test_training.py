@@ -10,8 +10,9 @@ import torch
 
 from handful_models.config import TrainConfig
 from handful_models.errors import ModelError, RunConflict, TrainingDiverged
+from handful_models.rates import rate_factor
 from handful_models.runs import Run, load, read_log
-from handful_models.training import load_trained, rate_factor, train
+from handful_models.training import load_trained, train
 
 
 def test_a_run_leaves_weights_log_curves_and_result(synthetic: Path, tiny_config: TrainConfig, tmp_path: Path) -> None:
@@ -33,7 +34,7 @@ def test_training_lowers_the_loss(synthetic: Path, tiny_config: TrainConfig, tmp
     train(longer, run.folder, synthetic)
     rows = read_log(run.log)
     assert float(rows[-1]["loss"]) < 0.7 * float(rows[0]["loss"])
-    assert float(rows[-1]["selection_accuracy"]) > 0.3  # of 20 ways
+    assert float(rows[-1]["selection"]) > 0.3  # of 20 ways
 
 
 def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_weights(
@@ -103,6 +104,22 @@ def test_the_rate_warms_up_and_then_follows_a_cosine_to_zero(tiny_config: TrainC
     assert rate_factor(10, settings) == pytest.approx(1)
     assert rate_factor(60, settings) == pytest.approx(0.5)
     assert rate_factor(110, settings) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step", "factor"),
+    [
+        ({"schedule": "constant"}, 90, 1),
+        ({"schedule": "linear"}, 60, 0.5),
+        ({"schedule": "step", "step_every": 40, "step_factor": 0.5}, 85, 0.25),
+        ({"restart_at": 60}, 35, 0.5),
+        ({"restart_at": 60}, 60, 0.5),
+        ({"restart_at": 60}, 110, 0),
+    ],
+)
+def test_the_other_schedules(schedule: dict[str, object], step: int, factor: float, tiny_config: TrainConfig) -> None:
+    settings = tiny_config.optimizer.model_copy(update={"steps": 110, "warmup_steps": 10, **schedule})
+    assert rate_factor(step, settings) == pytest.approx(factor, abs=1e-9)
 
 
 def test_no_run_directory_is_an_error_that_says_so(tmp_path: Path) -> None:
