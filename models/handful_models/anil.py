@@ -5,17 +5,18 @@ Raghu, Raghu, Bengio, Vinyals, "Rapid Learning or Feature Reuse? Towards Underst
 
     H_{j+1} = H_j - α (Σ_i w_i (p_i - y_i) f(x_i)') / (Σ_i w_i),    p = softmax(H f), or H f for numbers
 
-Features are of unit norm, after a learned projection if there is one, times a learned scale.
+Features are of unit norm, after a learned projection if there is one and less their running mean, times a learned
+scale. What all features share would make steps of any useful rate unstable.
 """
 
 from typing import ClassVar, Self
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .fast_networks import Through
+from .fast_networks import MOMENTUM, Through
 from .gradient import HEAD, GradientLearner, GradientOptions
 from .head import projection
 from .learner import Options, Target, Tensors
@@ -33,6 +34,8 @@ class Anil(GradientLearner):
     """The head adapts; the encoder, whose features it stands on, is the same for all tasks."""
 
     options: ClassVar[type[Options]] = HeadOptions
+    feature_mean: Tensor
+    updates: Tensor
 
     def __init__(
         self, encoder: nn.Module, *, width: int, ways: int, target: Target, fixed: bool, options: HeadOptions
@@ -41,6 +44,8 @@ class Anil(GradientLearner):
         super().__init__(Through(inner), ways=ways, target=target, fixed=fixed, options=options)
         self.encoder = encoder
         self.projection = projection(width, options.projection)
+        self.register_buffer("feature_mean", torch.zeros(inner))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.log_scale = nn.Parameter(torch.tensor(options.scale).log())
         self.begin_rates(options.rate)
 
@@ -64,6 +69,10 @@ class Anil(GradientLearner):
         return {HEAD: self.log_rate.exp()}
 
     def encode(self, inputs: Tensors) -> Tensors:
-        """`features [batch, width]`, all of one norm."""
+        """`features [batch, width]`, all of one norm; in training the running mean moves towards that of the batch."""
         found = self.projection(self.encoder(inputs["x"]))
-        return {"features": self.log_scale.exp() * F.normalize(found, dim=-1)}
+        if self.training:
+            with torch.no_grad():
+                self.feature_mean.lerp_(found.mean(0), MOMENTUM if self.updates > 0 else 1.0)
+                self.updates += 1
+        return {"features": self.log_scale.exp() * F.normalize(found - self.feature_mean, dim=-1)}
