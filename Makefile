@@ -12,7 +12,7 @@ PACKAGES := service models export
 # glibc's trimming costs training up to half of a step.
 TRAIN_ENV := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_PAD_=268435456
 
-.PHONY: serve test lint type load docs image glyphs heads clean
+.PHONY: serve test lint type load docs image glyphs heads ensemble scratch tasks clean
 
 serve: $(SERVE_ENV)/.installed
 	@$(SERVE_ENV)/bin/handful serve & server=$$!; \
@@ -56,11 +56,12 @@ glyphs: $(TEST_ENV)/.installed
 
 # Every way to learn from a support set, as a head on the frozen trunk of `glyphs`: three seeds each, one core a run
 # (`make --jobs 2 heads`). A run of the same settings on a trunk that never saw the selection characters calibrates.
-# Bundles go to runs/bundles.
 HEADS := prototypes matching relation ridge logistic bayes anil meta-sgd context hypernetwork neural-process transformer \
   snail lstm probe
 SEEDS := 1 2 3
 ONE_CORE := OMP_NUM_THREADS=1 $(TRAIN_ENV) $(BIN)/handful
+# Nothing is trained for prototypes: they are `glyphs`, whose own trunk for the selection fitted its table.
+TABLE_prototypes := --table bundles/glyphs/1
 head_runs = $(foreach seed,$(SEEDS),runs/glyphs-$(1)-$(seed))
 
 runs/glyphs-trunk.pt: | $(TEST_ENV)/.installed
@@ -79,19 +80,50 @@ runs/glyphs-$(1)-selection/result.json: | runs/trunk-selection/result.json
 	$$(ONE_CORE) train models/configs/glyphs-$(1).toml --set data.train=selection-train --set data.select=selection \
 	  --set encoder.weights=runs/trunk-selection/weights.pt --run runs/glyphs-$(1)-selection
 runs/glyphs-$(1)-selection/calibration.json: runs/glyphs-$(1)-selection/result.json $$(foreach seed,$$(SEEDS),runs/glyphs-$(1)-$$(seed)/result.json)
-	$$(ONE_CORE) calibrate runs/glyphs-$(1)-selection --into $$(call head_runs,$(1))
-runs/bundles/glyphs-$(1)/1: runs/glyphs-$(1)-selection/calibration.json
+	$$(ONE_CORE) calibrate runs/glyphs-$(1)-selection $$(TABLE_$(1)) --into $$(call head_runs,$(1))
+bundles/glyphs-$(1)/1: runs/glyphs-$(1)-selection/calibration.json
 	$$(ONE_CORE) evaluate --quiet $$(call head_runs,$(1))
-	$$(BIN)/handful export export/configs/glyphs-$(1).toml --run runs/glyphs-$(1)-1 --out runs/bundles
-head-$(1): runs/bundles/glyphs-$(1)/1
+	$$(BIN)/handful export export/configs/glyphs-$(1).toml --run runs/glyphs-$(1)-1
+head-$(1): bundles/glyphs-$(1)/1
 endef
 
 $(foreach head,$(HEADS),$(foreach seed,$(SEEDS),$(eval $(call HEAD_RUN,$(head),$(seed)))))
 $(foreach head,$(HEADS),$(eval $(call HEAD,$(head))))
 
-heads: $(foreach head,$(HEADS),runs/bundles/glyphs-$(head)/1)
+heads: $(foreach head,$(HEADS),bundles/glyphs-$(head)/1)
 	$(BIN)/handful evaluate $(foreach head,$(HEADS),$(call head_runs,$(head))) \
 	  --title 'Heads on one trunk' --markdown docs/results/heads.md
+
+# An ensemble of heads that were trained apart, and its members beside it.
+ENSEMBLE := hypernetwork transformer relation
+ensemble:
+	$(BIN)/handful ensemble $(foreach head,$(ENSEMBLE),runs/glyphs-$(head)-1) --run runs/glyphs-ensemble-1
+	$(BIN)/handful ensemble $(foreach head,$(ENSEMBLE),runs/glyphs-$(head)-selection) --run runs/glyphs-ensemble-selection
+	$(BIN)/handful calibrate runs/glyphs-ensemble-selection --into runs/glyphs-ensemble-1
+	$(BIN)/handful evaluate runs/glyphs-ensemble-1 $(foreach head,$(ENSEMBLE),runs/glyphs-$(head)-1) \
+	  --title 'An ensemble and its members' --paired 20x1 --markdown docs/results/ensemble.md
+
+# From scratch, one core a run; the plot against the number of training classes needs four runs of one config.
+SCRATCH := omniglot-prototypes omniglot-maml omniglot-reptile omniglot-lstm
+CLASSES := 60 240 960
+scratch: | $(TEST_ENV)/.installed
+	for name in $(SCRATCH); do $(ONE_CORE) train models/configs/$$name.toml || exit 1; done
+	for classes in $(CLASSES); do $(ONE_CORE) train models/configs/omniglot-prototypes.toml \
+	  --set data.classes=$$classes --run runs/omniglot-prototypes-$$classes || exit 1; done
+	$(BIN)/handful evaluate $(addprefix runs/,$(SCRATCH)) --title 'From scratch' --markdown docs/results/scratch.md
+	$(BIN)/handful plot classes $(foreach classes,$(CLASSES),runs/omniglot-prototypes-$(classes)) \
+	  runs/omniglot-prototypes --out docs/results/classes.png
+
+# Regression, and labels that people disagree on.
+tasks: | $(TEST_ENV)/.installed
+	for name in sinusoids-bayes sinusoids-maml jester-bayes; do $(ONE_CORE) train models/configs/$$name.toml || exit 1; done
+	for name in sinusoids-bayes sinusoids-maml; do $(ONE_CORE) calibrate runs/$$name || exit 1; done
+	for fold in 0 1 2 3 4 5; do $(ONE_CORE) train models/configs/parkinsons-bayes.toml --set data.fold=$$fold \
+	  --run runs/parkinsons-bayes-$$fold || exit 1; done
+	$(BIN)/handful evaluate runs/sinusoids-bayes runs/sinusoids-maml --title Sinusoids --markdown docs/results/sinusoids.md
+	$(BIN)/handful evaluate runs/jester-bayes --title Jester --markdown docs/results/jester.md
+	$(BIN)/handful evaluate $(foreach fold,0 1 2 3 4 5,runs/parkinsons-bayes-$(fold)) --title "Parkinson's" \
+	  --markdown docs/results/parkinsons.md
 
 $(SERVE_ENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Handful needs Python 3.11 or newer' if sys.version_info < (3, 11) else 0)"

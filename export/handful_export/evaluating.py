@@ -27,6 +27,7 @@ def evaluate(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (default: 0)")
     parser.add_argument("--protocol", default="5x1", help="of bundles: ways x shots (default: 5x1)")
     parser.add_argument("--quiet", action="store_true", help="measure and keep the figures, print no page")
+    parser.add_argument("--paired", help="ways x shots: compare the first run with the best of the others, paired")
     parser.add_argument("--title", default="Comparison", help="of the page of a comparison")
     parser.add_argument("--markdown", type=Path, help="also write the table as a page")
     add_data_argument(parser)
@@ -49,9 +50,9 @@ def evaluate(argv: Sequence[str]) -> int:
 
 
 def _runs(arguments: argparse.Namespace, command: str) -> str:
-    from handful_models.evaluation import COMPARED, PUBLISHED  # noqa: PLC0415 (--help does without torch)
+    from handful_models.evaluation import COMPARED, PUBLISHED, Protocol  # noqa: PLC0415 (--help does without torch)
     from handful_models.measuring import measure  # noqa: PLC0415
-    from handful_models.report import comparison, grouped, page  # noqa: PLC0415
+    from handful_models.report import comparison, grouped, page, paired_with_best  # noqa: PLC0415
     from handful_models.runs import Run  # noqa: PLC0415
 
     runs = [Run(folder) for folder in arguments.runs]
@@ -61,7 +62,10 @@ def _runs(arguments: argparse.Namespace, command: str) -> str:
     found = [measure(run, arguments.data, protocols, split=arguments.split, seed=arguments.seed) for run in runs]
     if len(runs) == 1:
         return page(runs[0], found[0], command)
-    return comparison(arguments.title, grouped(runs, found), COMPARED, command)
+    text = comparison(arguments.title, grouped(runs, found), COMPARED, command)
+    if arguments.paired:
+        text += "\n" + paired_with_best(runs, Protocol(*_sizes(arguments.paired)).title) + "\n"
+    return text
 
 
 def _tasks(runs: "list[Run]", arguments: argparse.Namespace, command: str) -> str:

@@ -121,17 +121,21 @@ def calibrate(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("handful calibrate", description=calibrate.__doc__)
     parser.add_argument("run", type=Path, help="a run directory that did not train on the selection tasks")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (default: 0)")
+    parser.add_argument("--table", type=Path, help="take the table of this bundle, which has the run's weights")
     parser.add_argument("--into", type=Path, nargs="*", default=[], help="run directories that take the table, too")
     add_data_argument(parser)
 
     def command(arguments: argparse.Namespace) -> None:
         from .datasets import calibrate as fit  # noqa: PLC0415 (see train)
         from .runs import Run, write_json  # noqa: PLC0415
-        from .training import check_calibration, load_trained  # noqa: PLC0415
+        from .training import check_calibration, load_trained, table_of  # noqa: PLC0415
 
         run = Run(arguments.run)
         check_calibration(run, [Run(folder) for folder in arguments.into])
-        table = fit(run.read_config(), load_trained(run), arguments.data, seed=arguments.seed)
+        if arguments.table:
+            table = table_of(arguments.table)
+        else:
+            table = fit(run.read_config(), load_trained(run), arguments.data, seed=arguments.seed)
         for taker in (run, *(Run(folder) for folder in arguments.into)):
             write_json(taker.calibration, table)
             print(f"wrote {taker.calibration}")

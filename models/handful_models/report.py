@@ -12,7 +12,7 @@ from .config import Conv4Config, OmniglotConfig, TrainConfig, TrunkConfig
 from .evaluation import Protocol, interval_95
 from .measuring import read_episodes
 from .omniglot import SPLITS
-from .paired import Row
+from .paired import Row, paired_interval
 from .runs import Run
 
 WRITTEN = "Written by the command below; nothing here is copied by hand."
@@ -157,6 +157,17 @@ def comparison(title: str, groups: Sequence[Group], protocols: Sequence[Protocol
         lines.append(f"| `{group.name}` | " + " | ".join(cells) + " |")
     lines += ["", "| " + " | ".join(COLUMNS) + " |", "| --- | --- | --- |" + " ---: |" * (len(COLUMNS) - 3)]
     return "\n".join([*lines, *(_about(group) for group in groups), ABOUT])
+
+
+def paired_with_best(runs: Sequence[Run], title: str) -> str:
+    """The first run's accuracy less that of the best of the others on the same episodes, with its paired interval."""
+    first, *others = ((run.read_config().name, read_episodes(run)[title]) for run in runs)
+    name, best = max(others, key=lambda pair: float(np.mean(pair[1])))
+    difference, interval = paired_interval(first[1], best)
+    return (
+        f"At {title}, `{first[0]}` less its best member here, `{name}`, on the same episodes: "
+        f"{100 * difference:+.3f} ± {100 * interval:.3f} points."
+    )
 
 
 def _cell(accuracy: tuple[float, float, float] | None) -> str:

@@ -1,5 +1,6 @@
 """The training loop. Randomness comes from (seed, step), so a resumed run goes on exactly where it stopped."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,21 @@ def make_ensemble(members: Sequence[Path], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(run.members, [str(member) for member in members])
     write_json(run.config, first.model_copy(update={"name": folder.name}).model_dump(mode="json"))
+
+
+def table_of(bundle: Path) -> dict[str, Any]:
+    """The calibration table in a bundle's manifest.
+
+    Raises:
+        ConfigInvalid: there is none.
+    """
+    try:
+        table: dict[str, Any] | None = json.loads((bundle / "manifest.json").read_bytes())["output"]["calibration"]
+    except (OSError, KeyError, ValueError) as error:
+        raise ConfigInvalid(f"{bundle} is no bundle: {error}") from error
+    if table is None:
+        raise ConfigInvalid(f"{bundle} has no calibration")
+    return table
 
 
 def check_calibration(run: Run, takers: Sequence[Run]) -> None:
