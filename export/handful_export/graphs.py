@@ -3,7 +3,7 @@
 import io
 import logging
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -245,13 +245,34 @@ def _quiet() -> Iterator[None]:
 
 
 def _stripped(model: onnx.ModelProto) -> bytes:
-    """The model without stack traces, paths and other notes of the machine that made it."""
+    """The model without notes of the machine that made it, and without words that only people would read.
+
+    Stack traces and paths go; so do the names of nodes, the shapes of inner values and their long names, which are a
+    good part of a graph of many small nodes. Weights keep their names.
+    """
     graph = model.graph
     parts: list[Any] = [model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info]
     for part in parts:
         part.doc_string = ""
         del part.metadata_props[:]
+    del graph.value_info[:]
+    kept = {value.name for value in graph.output}
+    inner = (name for node in graph.node for name in node.output if name and name not in kept)
+    _rename(graph.node, {name: f"_{place}" for place, name in enumerate(inner)})
     onnx.checker.check_model(model)
     file = io.BytesIO()
     onnx.save(model, file)
     return file.getvalue()
+
+
+def _rename(nodes: Iterable[onnx.NodeProto], names: Mapping[str, str]) -> None:
+    """Other names of values, also where subgraphs take them; nodes themselves lose theirs."""
+    for node in nodes:
+        node.name = ""
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            for subgraph in (attribute.g, *attribute.graphs):
+                _rename(subgraph.node, names)
+                for value in subgraph.output:
+                    value.name = names.get(value.name, value.name)

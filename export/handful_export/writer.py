@@ -29,7 +29,7 @@ from .spec import ExportSpec
 
 GATE_REPORT = "assets/gate.json"
 EVALUATION = "assets/evaluation.json"
-GOLDEN_ROWS = 6
+GOLDEN_ROWS = 4
 
 
 @dataclass(frozen=True, slots=True)
