@@ -29,7 +29,7 @@ from .spec import ExportSpec
 
 GATE_REPORT = "assets/gate.json"
 EVALUATION = "assets/evaluation.json"
-GOLDEN_ROWS = 4
+GOLDEN_ROWS = 3
 
 
 @dataclass(frozen=True, slots=True)

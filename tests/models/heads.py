@@ -1,9 +1,10 @@
 """Learners simple enough to know the right answer of, for the tests of data and evaluation."""
 
 import math
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from handful_models.embedding import Embedding
 from handful_models.learner import AdditiveLearner, Tensors
@@ -18,6 +19,10 @@ class MeanOfSupport(AdditiveLearner):
     def __init__(self, sd: float = 1.0, examples: int | None = None) -> None:
         super().__init__()
         self.log_variance, self.examples = 2 * math.log(sd), examples
+
+    @classmethod
+    def make(cls, encoder: nn.Module, **settings: Any) -> "MeanOfSupport":
+        return cls()
 
     def encode(self, inputs: Tensors) -> Tensors:
         return {"features": inputs["x"]}
@@ -43,6 +48,10 @@ class Taste(AdditiveLearner):
         self.encoder = Embedding(100, 1)
         with torch.no_grad():
             self.encoder.table.weight[:100, 0] = torch.arange(100) % 2 * 2.0 - 1
+
+    @classmethod
+    def make(cls, encoder: nn.Module, **settings: Any) -> "Taste":
+        return cls()
 
     def encode(self, inputs: Tensors) -> Tensors:
         return {"features": self.encoder(inputs["x"])}

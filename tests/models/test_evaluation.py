@@ -92,7 +92,7 @@ def test_the_fitted_temperature_is_the_one_that_was_put_in() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(20_000, 5, generator=generator)
     targets = torch.multinomial((logits * 1).softmax(-1), 1, generator=generator).squeeze(1)
-    assert fit_temperature(3 * logits, targets) == pytest.approx(3, rel=0.05)
+    assert fit_temperature(3 * logits.unsqueeze(1), targets) == pytest.approx(3, rel=0.05)
 
 
 def test_conformal_quantiles_cover_as_often_as_they_say() -> None:

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from handful_models.conv4 import Conv4
-from handful_models.methods import rotating_support_loss
 from handful_models.prototypes import Prototypes
+from handful_models.rotating import rotating_support_loss
 from handful_models.ways import ABSENT_LOGIT
 
 WAYS, WIDTH = 6, 5
