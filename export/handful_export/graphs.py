@@ -23,7 +23,10 @@ BATCH = Dim("batch")
 EXAMPLE = Dim("example")
 
 # The support size of the tracing inputs: anything but 0 and 1, which torch.export specialises on.
-TRACE_EXAMPLES = 7
+TRACE_EXAMPLES = 13
+
+TRACE_BATCH = 11
+"""Rows of the tracing inputs: a size that ways and labels seldom have, since tracing takes equal sizes for one axis."""
 
 
 def support_features(support: Tensors) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ from handful_service.bundle.outputs import Calibration, NumberCalibration
 from .errors import SpecInvalid, VersionExists
 from .gate import Gate, Report
 from .golden import RawEpisode, golden_requests, golden_vectors
-from .graphs import edges, encodes, export_graphs
+from .graphs import TRACE_BATCH, edges, encodes, export_graphs
 from .known import DESCRIBE_ID, KnownTasks, describe_graph
 from .runner import OnnxRunner, TorchRunner
 from .sample import Labelled, Sample
@@ -89,7 +89,9 @@ def export_bundle(learner: Learner, root: Path, *, spec: ExportSpec, material: M
 def _write(learner: Learner, folder: Path, spec: ExportSpec, material: Material) -> Report:
     learner.eval()
     rows = material.sample.draw(np.random.default_rng(0), GOLDEN_ROWS)
-    example = {name: torch.from_numpy(array[:2]) for name, array in rows.inputs.items()}
+    example = {
+        name: torch.from_numpy(np.resize(array, (TRACE_BATCH, *array.shape[1:]))) for name, array in rows.inputs.items()
+    }
     known = _known_rows(material) if spec.limits.examples is None else None
     found, graphs = edges(learner, example, known), export_graphs(learner, example, known)
     if material.known is not None:
@@ -112,7 +114,7 @@ def _known_rows(material: Material) -> dict[str, torch.Tensor]:
     if material.known is None:
         raise SpecInvalid("limits.examples: missing; only a model of known tasks takes no support sets")
     states = material.known.states
-    return {name: torch.from_numpy(np.resize(array, (2, *array.shape[1:]))) for name, array in states.items()}
+    return {name: torch.from_numpy(np.resize(array, (TRACE_BATCH, *array.shape[1:]))) for name, array in states.items()}
 
 
 def _files(

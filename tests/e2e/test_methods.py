@@ -60,8 +60,9 @@ CASES = [
     Case("snail", "omniglot", CONV, ways=8, examples=12),
     *(Case(method, "omniglot", RAW, SMALL_NETWORK, ways=8) for method in ("maml", "reptile", "meta-sgd-network")),
     *(Case(method, "sinusoids", MLP) for method in (
-        "bayes", "context", "hypernetwork", "transformer", "neural-process", "anil"
+        "bayes", "context", "hypernetwork", "transformer", "neural-process"
     )),
+    Case("anil", "sinusoids", MLP, "rate = 0.02"),
     *(Case(method, "sinusoids", MLP, examples=12) for method in ("lstm", "snail")),
     *(Case(method, "sinusoids", RAW, SMALL_MLP) for method in ("maml", "reptile")),
     *(Case(method, "jester", EMBEDDING, ways=2) for method in ("bayes", "context", "transformer", "anil")),
@@ -86,6 +87,8 @@ shot = {shot}
 query = 3
 [optimizer]
 steps = 3
+rate = 1e-2
+warmup_steps = 0
 [schedule]
 checkpoint_every = 3
 episodes = 5
