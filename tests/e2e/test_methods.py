@@ -52,20 +52,23 @@ SMALL_MLP = 'network = "mlp"\nhidden = [8, 8]\nsteps = 2'
 
 CASES = [
     *(Case(method, "omniglot", CONV) for method in (
-        "prototypes", "matching", "relation", "ridge", "logistic", "bayes", "probe", "context", "hypernetwork",
+        "prototypes", "matching", "relation", "ridge", "logistic", "probe", "context", "hypernetwork",
         "transformer", "neural-process", "anil", "meta-sgd",
+    )),
+    *(Case("bayes", data, encoder, "dims = 8", ways=ways) for data, encoder, ways in (
+        ("omniglot", CONV, 20), ("sinusoids", MLP, 1), ("jester", EMBEDDING, 2)
     )),
     Case("ensemble", "omniglot", CONV, 'members = 2\nmethod = "context"'),
     Case("lstm", "omniglot", CONV, ways=8, examples=12),
     Case("snail", "omniglot", CONV, ways=8, examples=12),
     *(Case(method, "omniglot", RAW, SMALL_NETWORK, ways=8) for method in ("maml", "reptile", "meta-sgd-network")),
     *(Case(method, "sinusoids", MLP) for method in (
-        "bayes", "context", "hypernetwork", "transformer", "neural-process"
+        "context", "hypernetwork", "transformer", "neural-process"
     )),
     Case("anil", "sinusoids", MLP, "rate = 0.02"),
     *(Case(method, "sinusoids", MLP, examples=12) for method in ("lstm", "snail")),
     *(Case(method, "sinusoids", RAW, SMALL_MLP) for method in ("maml", "reptile")),
-    *(Case(method, "jester", EMBEDDING, ways=2) for method in ("bayes", "context", "transformer", "anil")),
+    *(Case(method, "jester", EMBEDDING, ways=2) for method in ("context", "transformer", "anil")),
 ]  # fmt: skip
 
 TRAIN = """

@@ -9,7 +9,7 @@ from handful_export.graphs import export_graphs
 from handful_export.runner import OnnxRunner, TorchRunner, adapt
 from handful_models.bayes import Bayes
 from handful_models.context import Context
-from handful_models.ensemble import Ensemble, EnsembleOptions
+from handful_models.ensemble import Ensemble
 from handful_models.hypernetwork import Hypernetwork
 from handful_models.learner import Learner, Target
 from handful_models.lstm import Lstm
@@ -42,7 +42,8 @@ CASES = [
 
 def make(method: type[Learner], target: Target, fixed: bool) -> Learner:
     torch.manual_seed(0)
-    options = EnsembleOptions(method="relation", members=2) if method is Ensemble else method.options()
+    small = {Ensemble: {"method": "relation", "members": 2}, Bayes: {"dims": WIDTH}}  # each size is a step of its graph
+    options = method.options.model_validate(small.get(method, {}))
     learner = method.make(Encoder(), ways=WAYS, examples=MOST, target=target, fixed=fixed, options=options)
     with torch.no_grad():
         for parameter in learner.parameters():
