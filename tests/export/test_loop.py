@@ -1,5 +1,6 @@
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,6 +29,10 @@ class Descent(IterativeLearner):
         self.encoder = encoder
         self.ways = ways
         self.row = nn.Parameter(torch.zeros(WIDTH))
+
+    @classmethod
+    def make(cls, encoder: nn.Module, *, ways: int, **settings: Any) -> "Descent":
+        return cls(encoder, ways=ways)
 
     def encode(self, inputs: Tensors) -> Tensors:
         return {"features": self.encoder(inputs["x"])}
