@@ -144,7 +144,8 @@ def comparison(title: str, groups: Sequence[Group], protocols: Sequence[Protocol
     first = groups[0].found[0]
     lines = [
         f"# {title}", "", WRITTEN, "", f"    {command}", "",
-        f"Accuracy in %, on {first['description']}, none of which was trained on or used to choose anything.",
+        f"Accuracy in %, on {first['description']}, none of which was trained on. What was chosen after a look at them",
+        "stands in docs/training.md.",
         "Inductive. The mean over the training seeds, ± the half-width of its 95 % interval over episodes; in brackets",
         f"the standard deviation between seeds. Episode seed {first['seed']}, {protocols[0].episodes} episodes, "
         f"{protocols[0].query} queries per class. «—»: a state does not hold so many ways or examples.",
