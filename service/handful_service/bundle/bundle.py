@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BundleInvalid
+from ..npz import unpack
 from ..task import Arrays
 from .manifest import FILE_NAME, GraphName, Manifest, parse_manifest
 from .onnx_file import check_graph
@@ -182,8 +183,7 @@ def _golden_arrays(content: bytes) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if (size := sum(item.file_size for item in archive.infolist())) > MAX_GOLDEN_BYTES:
                 raise BundleInvalid(f"unpacks to {size} bytes", field=GOLDEN, allowed=f"at most {MAX_GOLDEN_BYTES}")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return dict(arrays)
+        return unpack(content)
     except BundleInvalid:
         raise
     except Exception:  # zip, zlib and numpy may raise anything on hostile bytes

@@ -7,10 +7,10 @@ from typing import Literal
 from weakref import WeakValueDictionary
 
 from ..errors import AdaptationNotFound, ExampleNotFound, NotAccepted
+from ..npz import pack
 from ..store.store import AsyncStore
 from ..store.values import Adaptation, Change, Event, Key, NewExample, RevisionMoved, Summary
 from ..task import Arrays, Caller
-from .blobs import pack
 from .changes import (
     ChangeResult,
     ExampleChange,

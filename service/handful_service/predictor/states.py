@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from ..cache import Held
 from ..errors import AdaptationNotFound, Overloaded, TaskConflict
+from ..npz import pack, unpack
 from ..store.store import AsyncStore
 from ..store.values import Adaptation, Example, Key, NewState, RevisionMoved
 from ..task import Arrays, Caller, Label, Labels, SupportSet, TaskState
-from .blobs import pack, unpack
 from .models import Served
 from .preparing import adapt, encode, row, stack
 from .supports import Labelled
