@@ -2,8 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
@@ -18,6 +20,8 @@ Tensors = Mapping[str, Tensor]
 Target = Literal["class", "number"]
 Law = Literal["order", "labels"]
 Labels = Literal["open", "fixed"]
+Descriptor = Literal["id", "metadata", "text"]
+Kind = Literal["class", "labels", "number"]
 
 
 class Options(BaseModel):
@@ -162,3 +166,70 @@ class IterativeLearner(Learner):
         for _ in range(self.steps):
             state = self.step(features, y, weight, state)
         return state
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A task that a model knows without examples, and how its columns of an answer are read.
+
+    Attributes:
+        id: What a request names it by.
+        kind: `class`: one of the labels, by softmax; `labels`: any of them, by sigmoids; `number`: mean and
+            log-variance.
+        columns: The first column, and the one past the last.
+        labels: One for each column; none for numbers.
+        shots: Training examples, of the rarest label where there are labels.
+        metadata: The record that means the same task, if any.
+        text: The words that mean the same task, if any.
+        description: One line for people.
+    """
+
+    id: str
+    kind: Kind
+    columns: tuple[int, int]
+    labels: tuple[str, ...] = ()
+    shots: float = 0.0
+    metadata: Mapping[str, str | float] = field(default_factory=dict)
+    text: str | None = None
+    description: str | None = None
+
+
+class DescribedLearner(Learner):
+    """A learner that knows tasks by what describes them: an id, a record of metadata, or a text.
+
+    `predict` gives the columns of all readers, `[..., member, columns]`; each task reads its own.
+
+    Attributes:
+        readers: The known tasks, by index.
+        descriptors: What may describe a task; `id` is always there.
+        beside_id: Whether metadata stand beside an id, which says what is asked.
+        learns: Whether a support set adapts the described state: then `adapted` is there.
+    """
+
+    readers: tuple[Reader, ...] = ()
+    descriptors: tuple[Descriptor, ...] = ("id",)
+    beside_id: bool = False
+    learns: bool = False
+
+    @abstractmethod
+    def describe(self, kind: Descriptor, descriptor: Tensors) -> Tensors:
+        """The task state φ, `[batch, *state]`, of descriptors.
+
+        Args:
+            kind: Which of `descriptors`.
+            descriptor: By kind: `index` int64 `[batch]`; `metadata` float32 `[batch, fields]`, and `index` where
+                `beside_id`; `text` int64 `[batch, tokens]`, padded with 0.
+        """
+
+    def adapted(self, prior: Tensors, features: Tensors, y: Tensor, weight: Tensor) -> Tensors:
+        """The state of support sets, from the described states `[task, *state]`; see `Learner.state` for the others.
+
+        Raises:
+            ConfigInvalid: the method learns from no support set.
+        """
+        raise ConfigInvalid(f"{type(self).__name__} learns from no support set")
+
+    def state(self, features: Tensors, y: Tensor, weight: Tensor) -> Tensors:
+        """The state of support sets with no task named: from that of the first reader."""
+        index = weight.new_zeros(weight.shape[0], dtype=torch.int64)
+        return self.adapted(self.describe("id", {"index": index}), features, y, weight)

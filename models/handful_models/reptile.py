@@ -6,11 +6,16 @@ steps on small batches of all its examples, and θ moves towards where they end:
     φ_0 = θ,    φ_{j+1} = φ_j - α ∂L(B_j, φ_j)/∂φ,    θ <- θ + ε (mean over tasks of φ_K - θ)
 
 No gradient is taken through the steps. `backward` leaves θ - mean φ_K as the gradient of θ, so that ε is the rate of
-any optimizer. The rate α is a constant, the same in training and afterwards.
+any optimizer. The rate α is a constant, the same in training and afterwards; or, as in the paper's own code, a step of
+Adam without momentum (β_1 = 0) whose squares v all tasks share, so that each weight has a rate of its own:
+
+    α = α_0 / (√v + 10^-8),    v <- v + (1 - β_2) (mean over tasks of (∂L/∂φ)² - v)
+
+v moves in training alone, and is a constant of the bundle.
 """
 
-from collections.abc import Iterator
-from typing import ClassVar, Self
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -23,9 +28,16 @@ from .maml import NetworkOptions
 from .tasks import Episodes, beside_queries, log_likelihood
 
 
+SQUARES = 0.999
+"""β_2 of Adam."""
+
+EPSILON = 1.0e-8
+
+
 class ReptileOptions(NetworkOptions):
     """Options of Reptile."""
 
+    inner: Literal["sgd", "adam"] = Field("sgd", description="How a task's weights step.")
     steps: int = Field(20, ge=1, le=100, description="Steps of an adaptation, on the whole support set.")
     train_steps: int = Field(8, ge=1, le=100, description="Steps of a task in training.")
     train_batch: int = Field(10, ge=1, le=1000, description="Examples of such a step.")
@@ -37,6 +49,7 @@ class Reptile(GradientLearner):
     options: ClassVar[type[Options]] = ReptileOptions
     encodes = False
     updates: Tensor
+    steps_taken: Tensor
 
     def __init__(
         self, network: FastNetwork, *, ways: int, target: Target, fixed: bool, options: ReptileOptions
@@ -45,7 +58,11 @@ class Reptile(GradientLearner):
         self.first_order = True
         self.rate = options.rate
         self.train_steps, self.train_batch = options.train_steps, options.train_batch
+        self.register_buffer("steps_taken", torch.zeros((), dtype=torch.int64))
+        self.adam = options.inner == "adam"
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        for name, value in self.initial().items() if self.adam else ():
+            self.register_buffer(f"square_{name}", torch.ones_like(value))
 
     @classmethod
     def make(
@@ -59,8 +76,10 @@ class Reptile(GradientLearner):
 
     def rates(self) -> Tensors:
         """See `GradientLearner`."""
-        rate = torch.tensor(self.rate)
-        return dict.fromkeys((HEAD, *self.network.names), rate)
+        names = (HEAD, *self.network.names)
+        if self.adam:
+            return {name: self.rate / (self.get_buffer(f"square_{name}").sqrt() + EPSILON) for name in names}
+        return dict.fromkeys(names, torch.tensor(self.rate))
 
     def backward(self, episodes: Episodes) -> float:
         """θ - mean φ_K, added to `grad` of θ; the loss of the queries at φ_K, which trained on some of them."""
@@ -73,13 +92,28 @@ class Reptile(GradientLearner):
             state = self.begin(features, y, weight)
             for chosen in self._batches(weight):
                 part = {name: _rows(value, chosen) for name, value in features.items()}
-                state = self.descend(part, _rows(y, chosen), _rows(weight, chosen), state, statistics)
+                state = self._step(part, _rows(y, chosen), _rows(weight, chosen), state, statistics)
             for name, start in {HEAD: self.row, **self.network.initial()}.items():
                 end = state[name].mean(0)
                 pull = start - (end.mean(0, keepdim=True) if name == HEAD and not self.fixed else end)
                 start.grad = pull if start.grad is None else start.grad + pull
             found = log_likelihood(self.answer(query.x, beside_queries(state), statistics), query.y)
             return (-(found * query.weight).sum() / query.weight.sum().clamp_min(1)).item()
+
+    def _step(
+        self, features: Tensors, y: Tensor, weight: Tensor, state: Tensors, statistics: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """`descend`, after which the squares have moved."""
+        gradients = self.gradients(features, y, weight, state, statistics)
+        self.steps_taken += 1
+        if self.adam:
+            share = max(1 - SQUARES, 1 / int(self.steps_taken))
+            for name, value in gradients.items():
+                self.get_buffer(f"square_{name}").lerp_(value.square().mean(0), share)
+        rates = self.rates()
+        return {
+            name: value - rates[name] * gradients[name] if name in gradients else value for name, value in state.items()
+        }
 
     def _batches(self, weight: Tensor) -> Iterator[Tensor]:
         """int64 `[task, batch]` for each step of training: all examples in a random order, again and again."""
