@@ -27,7 +27,6 @@ from .learner import Options, Target, Tensors
 from .maml import NetworkOptions
 from .tasks import Episodes, beside_queries, log_likelihood
 
-
 SQUARES = 0.999
 """β_2 of Adam."""
 
