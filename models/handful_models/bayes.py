@@ -79,7 +79,7 @@ class Bayes(Head, AdditiveLearner):
     def adapt(self, statistics: Tensors) -> Tensors:
         """See the class."""
         precision = LEAST_PRECISION + F.softplus(self.raw_precision)
-        covariance = invert_positive(statistics["gram"] + torch.diag(precision))
+        covariance = invert_positive(statistics["gram"], precision)
         mean = covariance @ (statistics["moment"] + precision.unsqueeze(-1) * self.prior_mean)
         state = {"mean": mean, "covariance": covariance}
         if self.target == "number":

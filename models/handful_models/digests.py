@@ -6,11 +6,6 @@ from pathlib import Path
 
 from .errors import DataDamaged, DataMissing
 
-OMNIGLOT = {
-    "omniglot_public_28.npz": "e4eca00055549c080ecf05dcbf99f87b836ed5a191f4477238967f09c791f9dd",
-    "omniglot_public_105_bits.npz": "d9a6078961aa6003b2fbf430eb74870835ca0d8a15bdc261ef0f015e713e92ee",
-}
-
 
 def sha256(path: Path) -> str:
     """The SHA-256 digest of a file, in hexadecimal."""
@@ -35,14 +30,3 @@ def check(path: Path, digests: Mapping[str, str]) -> Path:
     if expected is not None and (found := sha256(path)) != expected:
         raise DataDamaged(path, found, expected)
     return path
-
-
-def check_omniglot(folder: Path) -> None:
-    """Both files of Omniglot in the data folder are whole.
-
-    Raises:
-        DataMissing: a file is not there.
-        DataDamaged: a file has another digest.
-    """
-    for name in OMNIGLOT:
-        check(folder / "omniglot" / name, OMNIGLOT)

@@ -40,7 +40,7 @@ def bounded_steps(
         steps: How many.
     """
     gram = (x * weight.unsqueeze(-1)).transpose(1, 2) @ x
-    inverse = invert_positive(gram / 2 + penalty * torch.eye(x.shape[-1]))
+    inverse = invert_positive(gram / 2, penalty)
     absent = ABSENT_LOGIT * (1 - present).unsqueeze(1)
     weights = torch.zeros_like(x.transpose(1, 2) @ labels)
     for _ in range(steps):

@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataMissing, DataUnknown
+from . import digests
+from .errors import DataUnknown
 
 DRAWERS = 20
 ROTATIONS = 4
 FILES = ("omniglot_public_28.npz", "omniglot_public_105_bits.npz")
+DIGESTS = {
+    "omniglot_public_28.npz": "e4eca00055549c080ecf05dcbf99f87b836ed5a191f4477238967f09c791f9dd",
+    "omniglot_public_105_bits.npz": "d9a6078961aa6003b2fbf430eb74870835ca0d8a15bdc261ef0f015e713e92ee",
+}
 
 _OFFICIAL_BACKGROUND = 0
 _VINYALS_TRAIN, _VINYALS_VALIDATION = 0, 1
@@ -55,14 +60,12 @@ def load(folder: Path, split: str) -> Characters:
 
     Raises:
         DataMissing: a file is not there.
+        DataDamaged: a file has another digest.
         DataUnknown: no such split.
     """
     if split not in SPLITS:
         raise DataUnknown("split", split, sorted(SPLITS))
-    paths = [folder / "omniglot" / name for name in FILES]
-    for path in paths:
-        if not path.is_file():
-            raise DataMissing(path)
+    paths = [digests.check(folder / "omniglot" / name, DIGESTS) for name in FILES]
     with np.load(paths[0], allow_pickle=False) as small, np.load(paths[1], allow_pickle=False) as large:
         chosen = _chosen(split, small["class_official"], small["class_vinyals"])
         order = _rows(small["label"], small["drawer"], chosen)

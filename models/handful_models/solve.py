@@ -2,38 +2,51 @@
 
 import torch
 from torch import Tensor
+from torch._higher_order_ops.scan import scan
 
 
 def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
     """`matrix^-1 right` for symmetric positive definite `matrix [task, d, d]` and `right [task, d, k]`.
 
-    Gauss-Jordan elimination without pivoting, unrolled over d: stable for such matrices, and exact up to rounding,
-    where iterative schemes lose digits when the matrix is badly conditioned.
+    Gauss-Jordan elimination without pivoting: stable for such matrices, and exact up to rounding, where iterative
+    schemes lose digits when the matrix is badly conditioned.
     """
     size = matrix.shape[-1]
-    table = torch.cat([matrix, right], -1)
-    for place in range(size):
-        row = table[:, place : place + 1] / table[:, place : place + 1, place : place + 1]
-        factor = table[:, :, place : place + 1]
-        keep = (torch.arange(size) != place).to(table.dtype).reshape(1, size, 1)
-        table = keep * (table - factor * row) + (1 - keep) * row
-    return table[:, :, size:]
+    return _eliminated(torch.cat([matrix, right], -1), size)[:, :, size:]
 
 
-def invert_positive(matrix: Tensor) -> Tensor:
-    """The inverse of symmetric positive definite `matrix [task, d, d]`.
+def invert_positive(matrix: Tensor, ridge: Tensor | float) -> Tensor:
+    """The inverse of `matrix + diag(ridge)`, symmetric positive definite.
 
-    Gauss-Jordan elimination in place, unrolled over d: with column c and row r through the pivot p, a step is
-    `A - (c - e)(r + e)' / p`. Rows and columns are first scaled to a diagonal of 1, so every pivot is at most 1:
-    a large one would lose digits in the pivot's own entry.
+    `matrix` is `[task, d, d]`, `ridge` a number or `[d]`. Gauss-Jordan elimination in place. Rows and columns are first
+    scaled to a diagonal of 1, so every pivot is at most 1: a large one would lose digits in the pivot's own entry.
     """
-    size = matrix.shape[-1]
-    root = torch.diagonal(matrix, dim1=-2, dim2=-1).rsqrt()
+    root = (torch.diagonal(matrix, dim1=-2, dim2=-1) + ridge).rsqrt()
     scale = root.unsqueeze(-1) * root.unsqueeze(-2)
-    table, units = matrix * scale, torch.eye(size)
-    for place in range(size):
-        unit = units[:, place : place + 1]
-        column = table[:, :, place : place + 1]
-        row = table[:, place : place + 1, :]
-        table = table - (column - unit) * ((row + unit.T) / row[:, :, place : place + 1])
-    return table * scale
+    diagonal = torch.eye(matrix.shape[-1], dtype=torch.bool)
+    scaled = torch.where(diagonal, torch.ones(()), matrix * scale)
+    return _eliminated(scaled, matrix.shape[-1], in_place=True) * scale
+
+
+def _eliminated(table: Tensor, size: int, *, in_place: bool = False) -> Tensor:
+    """The table `[task, size, size or more]` after every step; an export makes one graph of a step, in a `Scan`."""
+    if torch.compiler.is_exporting():
+        places = torch.arange(size)
+        table, _ = scan(lambda before, place: (_step(before, place, in_place), place.clone()), table.detach(), places)
+        return table
+    for place in torch.arange(size):
+        table = _step(table, place, in_place)
+    return table
+
+
+def _step(table: Tensor, place: Tensor, in_place: bool) -> Tensor:
+    """With column c and row r through the pivot p, and e the unit vector: A - (c - e) r' / p.
+
+    In place, the column of the pivot becomes that of the inverse: A - (c - e) (r + e)' / p.
+    """
+    down = (torch.arange(table.shape[1]) == place).to(table.dtype).unsqueeze(-1)
+    along = (torch.arange(table.shape[2]) == place).to(table.dtype)
+    row = (table * down).sum(1, keepdim=True)
+    column = (table * along).sum(-1, keepdim=True)
+    pivot = (row * along).sum(-1, keepdim=True)
+    return table - (column - down) * ((row + along if in_place else row) / pivot)

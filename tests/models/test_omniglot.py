@@ -5,7 +5,20 @@ import pytest
 from tests.data import real_data
 
 from handful_models import omniglot
-from handful_models.errors import DataMissing, DataUnknown
+from handful_models.errors import DataDamaged, DataMissing, DataUnknown
+
+PUBLISHED = dict(omniglot.DIGESTS)
+"""Before the fixture of all tests takes them away."""
+
+
+def test_the_drawings_are_held_to_their_digests(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert PUBLISHED.keys() == set(omniglot.FILES)
+    monkeypatch.setattr(omniglot, "DIGESTS", PUBLISHED)
+    assert len(omniglot.load(real_data(), "evaluation")) == 236
+    for name in omniglot.FILES:
+        monkeypatch.setattr(omniglot, "DIGESTS", {**PUBLISHED, name: "0" * 64})
+        with pytest.raises(DataDamaged, match=f"{name}: its SHA-256 is {PUBLISHED[name]}"):
+            omniglot.load(real_data(), "evaluation")
 
 
 def test_the_splits_have_the_published_sizes_and_do_not_leak() -> None:

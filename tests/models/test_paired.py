@@ -6,7 +6,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.data import real_data
 from tests.models.heads import MeanOfSupport
 
 from handful_models import digests
@@ -73,10 +72,6 @@ def test_a_changed_byte_is_found(tmp_path: Path) -> None:
     assert digests.check(path, {}) == path
     with pytest.raises(DataMissing):
         digests.check(tmp_path / "absent.bin", known)
-
-
-def test_the_real_drawings_are_the_published_ones() -> None:
-    digests.check_omniglot(real_data())
 
 
 def test_an_unknown_item_has_features_of_zero_and_learns_nothing() -> None:

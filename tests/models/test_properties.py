@@ -299,7 +299,7 @@ def test_numbers_in_other_units_have_answers_in_those_units(method: type[Learner
 def test_the_inverse_in_place_is_that_of_lapack(seed: int, size: int, scale: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     root = torch.randn(2, size, size, generator=generator)
-    matrix = scale * (root @ root.transpose(1, 2) + 0.1 * torch.eye(size))
-    expected = torch.linalg.inv(matrix.double())
-    error = (invert_positive(matrix).double() - expected).abs().max()
+    matrix, ridge = scale * (root @ root.transpose(1, 2)), scale * torch.linspace(0.1, 1, size)
+    expected = torch.linalg.inv((matrix + torch.diag(ridge)).double())
+    error = (invert_positive(matrix, ridge).double() - expected).abs().max()
     assert error <= 1e-4 * expected.abs().max()

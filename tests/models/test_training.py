@@ -50,6 +50,7 @@ def test_a_run_that_is_killed_goes_on_and_ends_with_the_same_weights(
     path.write_text(config.model_dump_json())
     code = (
         "import sys; from pathlib import Path; from handful_models.config import TrainConfig;"
+        "from handful_models import omniglot; omniglot.DIGESTS.clear();"
         "from handful_models.training import train;"
         "train(TrainConfig.model_validate_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2]), Path(sys.argv[3]))"
     )
