@@ -10,6 +10,9 @@ Minka, "Bayesian linear regression" (2000). With features x = (Pf(x), 1), a prio
 moderation of MacKay (1992): what the covariance leaves open brings the answer nearer to undecided,
 
     logit_k(x) = α (x'K)_k / sqrt(1 + β x'Λ^-1 x),    α and β learned
+
+Sums and inverses are float64 inside: features of nearby inputs are nearly the same, so Λ is badly conditioned, and in
+float32 an answer would depend on the order of the examples.
 """
 
 from typing import ClassVar, Self
@@ -71,17 +74,18 @@ class Bayes(Head, AdditiveLearner):
 
     def summarise(self, features: Tensors, y: Tensor, weight: Tensor) -> Tensors:
         """`gram [task, d, d]` = X'X, `moment [task, d, k]` = X'Y; with classes `counts [task, ways]`."""
-        x = masked(self.regressors(features), weight)
+        x = masked(self.regressors(features), weight).double()
         labels = self.label_vectors(y, weight)
-        statistics = {"gram": x.transpose(1, 2) @ x, "moment": x.transpose(1, 2) @ labels}
+        gram, moment = x.transpose(1, 2) @ x, x.transpose(1, 2) @ labels.double()
+        statistics = {"gram": gram.float(), "moment": moment.float()}
         return statistics if self.target == "number" else {**statistics, "counts": labels.sum(1)}
 
     def adapt(self, statistics: Tensors) -> Tensors:
         """See the class."""
-        precision = LEAST_PRECISION + F.softplus(self.raw_precision)
-        covariance = invert_positive(statistics["gram"], precision)
-        mean = covariance @ (statistics["moment"] + precision.unsqueeze(-1) * self.prior_mean)
-        state = {"mean": mean, "covariance": covariance}
+        precision = (LEAST_PRECISION + F.softplus(self.raw_precision)).double()
+        covariance = invert_positive(statistics["gram"].double(), precision)
+        mean = covariance @ (statistics["moment"].double() + precision.unsqueeze(-1) * self.prior_mean)
+        state = {"mean": mean.float(), "covariance": covariance.float()}
         if self.target == "number":
             return state
         return {**state, "present": open_ways(statistics["counts"], fixed=self.fixed)}

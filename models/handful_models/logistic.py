@@ -10,17 +10,15 @@ and the logit of a way is α (x'W)_k, α learned.
 Bertinetto et al. (2019) use the same idea, for two ways, in the head LR-D2.
 """
 
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
-from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from .head import projection, width_of
-from .learner import Learner, Options, Target, Tensors
+from .learner import Tensors
+from .linear_head import LinearHead
 from .solve import invert_positive
-from .ways import ABSENT_LOGIT, as_member, one_hot, open_ways
+from .ways import ABSENT_LOGIT, one_hot, open_ways
 
 STEPS = 10
 LEAST_LAMBDA = 0.02
@@ -50,51 +48,15 @@ def bounded_steps(
     return weights
 
 
-class LogisticOptions(Options):
-    """The settings of logistic regression."""
-
-    projection: int = Field(0, ge=0, le=64, description="Width of a learned projection of the features; 0: none.")
-
-
-class Logistic(Learner):
+class Logistic(LinearHead):
     """State: `weights [width + 1, ways]`, `present [ways]`."""
 
-    options: ClassVar[type[Options]] = LogisticOptions
-    labels = ("open", "fixed")
-
-    def __init__(
-        self, encoder: nn.Module, *, ways: int, fixed: bool = False, projection: nn.Module | None = None
-    ) -> None:
-        super().__init__()
-        self.ways = ways
-        self.fixed = fixed
-        self.encoder = encoder
-        self.projection = projection or nn.Identity()
-        self.log_scale = nn.Parameter(torch.tensor(2.0))
-        self.raw_lambda = nn.Parameter(torch.tensor(-2.0))
-
-    @classmethod
-    def make(
-        cls, encoder: nn.Module, *, ways: int, examples: int, target: Target, fixed: bool, options: LogisticOptions
-    ) -> Self:
-        """See `Learner`."""
-        cls.require(target, fixed=fixed)
-        mapped = projection(width_of(encoder), options.projection)
-        return cls(encoder, ways=ways, fixed=fixed, projection=mapped)
-
-    def encode(self, inputs: Tensors) -> Tensors:
-        """`features [batch, width + 1]`: projected, of unit norm, and a constant 1."""
-        return {"features": F.pad(F.normalize(self.projection(self.encoder(inputs["x"])), dim=-1), (0, 1), value=1.0)}
+    start: ClassVar[tuple[float, float]] = (2.0, -2.0)
 
     def state(self, features: Tensors, y: Tensor, weight: Tensor) -> Tensors:
         """See the class."""
         labels = one_hot(y, weight, self.ways)
         present = open_ways(labels.sum(1), fixed=self.fixed)
-        penalty = LEAST_LAMBDA + F.softplus(self.raw_lambda)
+        penalty = self.penalty(LEAST_LAMBDA)
         weights = bounded_steps(features["features"], labels, weight, present, penalty=penalty, steps=STEPS)
         return {"weights": weights, "present": present}
-
-    def predict(self, features: Tensors, state: Tensors) -> Tensor:
-        """Logits `[..., 1, ways]`."""
-        values = (features["features"].unsqueeze(-2) @ state["weights"]).squeeze(-2)
-        return as_member(self.log_scale.exp() * values, state["present"])

@@ -35,11 +35,24 @@ class NetworkOptions(GradientOptions):
         return FastMlp(self.inputs, self.hidden, self.input_scale)
 
 
-class MAML(GradientLearner):
+class NetworkLearner(GradientLearner):
     """All weights adapt; the network stands on the raw input."""
 
     options: ClassVar[type[Options]] = NetworkOptions
     encodes = False
+
+    @classmethod
+    def make(
+        cls, encoder: nn.Module, *, ways: int, examples: int, target: Target, fixed: bool, options: NetworkOptions
+    ) -> Self:
+        """The learner of a config. The encoder is not used: the network that adapts is an option of the method."""
+        del encoder, examples
+        cls.require(target, fixed=fixed)
+        return cls(options.build(), ways=ways, target=target, fixed=fixed, options=options)
+
+
+class MAML(NetworkLearner):
+    """A network with a learned rate for each weight tensor."""
 
     def __init__(
         self, network: FastNetwork, *, ways: int, target: Target, fixed: bool, options: GradientOptions
@@ -47,16 +60,6 @@ class MAML(GradientLearner):
         super().__init__(network, ways=ways, target=target, fixed=fixed, options=options)
         start = torch.tensor(options.rate).log()
         self.log_rates = nn.ParameterDict({name: nn.Parameter(start.clone()) for name in (HEAD, *network.names)})
-
-    @classmethod
-    def make(
-        cls, encoder: nn.Module, *, ways: int, examples: int, target: Target, fixed: bool, options: Options
-    ) -> Self:
-        """The learner of a config. The encoder is not used: the network that adapts is an option of the method."""
-        del encoder, examples
-        cls.require(target, fixed=fixed)
-        settings = NetworkOptions.model_validate(options.model_dump())
-        return cls(settings.build(), ways=ways, target=target, fixed=fixed, options=settings)
 
     def rates(self) -> Tensors:
         """See `GradientLearner`."""

@@ -15,16 +15,16 @@ v moves in training alone, and is a constant of the bundle.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from .fast_networks import FastNetwork
-from .gradient import HEAD, GradientLearner
+from .gradient import HEAD
 from .learner import Options, Target, Tensors
-from .maml import NetworkOptions
+from .maml import NetworkLearner, NetworkOptions
 from .tasks import Episodes, beside_queries, log_likelihood
 
 SQUARES = 0.999
@@ -42,11 +42,10 @@ class ReptileOptions(NetworkOptions):
     train_batch: int = Field(10, ge=1, le=1000, description="Examples of such a step.")
 
 
-class Reptile(GradientLearner):
-    """All weights adapt; the network stands on the raw input."""
+class Reptile(NetworkLearner):
+    """A network whose weights begin where the steps of earlier tasks ended, on average."""
 
     options: ClassVar[type[Options]] = ReptileOptions
-    encodes = False
     updates: Tensor
     steps_taken: Tensor
 
@@ -62,16 +61,6 @@ class Reptile(GradientLearner):
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         for name, value in self.initial().items() if self.adam else ():
             self.register_buffer(f"square_{name}", torch.ones_like(value))
-
-    @classmethod
-    def make(
-        cls, encoder: nn.Module, *, ways: int, examples: int, target: Target, fixed: bool, options: Options
-    ) -> Self:
-        """The learner of a config. The encoder is not used: the network that adapts is an option of the method."""
-        del encoder, examples
-        cls.require(target, fixed=fixed)
-        settings = ReptileOptions.model_validate(options.model_dump())
-        return cls(settings.build(), ways=ways, target=target, fixed=fixed, options=settings)
 
     def rates(self) -> Tensors:
         """See `GradientLearner`."""

@@ -24,7 +24,7 @@ def invert_positive(matrix: Tensor, ridge: Tensor | float) -> Tensor:
     root = (torch.diagonal(matrix, dim1=-2, dim2=-1) + ridge).rsqrt()
     scale = root.unsqueeze(-1) * root.unsqueeze(-2)
     diagonal = torch.eye(matrix.shape[-1], dtype=torch.bool)
-    scaled = torch.where(diagonal, torch.ones(()), matrix * scale)
+    scaled = torch.where(diagonal, torch.ones((), dtype=matrix.dtype), matrix * scale)
     return _eliminated(scaled, matrix.shape[-1], in_place=True) * scale
 
 

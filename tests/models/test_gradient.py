@@ -217,6 +217,25 @@ def test_reptile_moves_towards_the_mean_of_the_adapted_weights() -> None:
     torch.testing.assert_close(learner.row.grad, learner.row - state["head"].mean((0, 1)), rtol=1e-4, atol=1e-6)
 
 
+def test_reptile_with_adam_steps_by_the_running_square_of_the_gradients() -> None:
+    learner, given = make("reptile", train_steps=1, train_batch=16, rate=0.01, inner="adam"), episodes()
+    reference = make("reptile", train_steps=1, train_batch=16, rate=1.0)
+    assert isinstance(learner, Reptile)
+    reference.backward(given)  # one step of rate 1: θ less the mean of φ is the mean gradient
+    learner.backward(given)
+    for name, start in learner.network.initial().items():
+        square = learner.get_buffer(f"square_{name}")
+        assert start.grad is not None
+        mean = reference.network.get_parameter(name).grad
+        assert mean is not None
+        torch.testing.assert_close(start.grad, 0.01 * mean / (square.sqrt() + 1e-8), rtol=1e-3, atol=1e-6)
+        assert (square >= mean.square() - 1e-9).all()  # the mean of squares is at least the square of the mean
+    before = {name: value.clone() for name, value in learner.named_buffers()}
+    learner.eval()
+    learner.state(given.support.x, given.support.y, given.support.weight)
+    assert all(torch.equal(value, before[name]) for name, value in learner.named_buffers())
+
+
 @pytest.mark.parametrize("kind", ["anil", "maml"])
 def test_states_and_queries_broadcast(kind: str) -> None:
     learner, given = make(kind).eval(), episodes()
