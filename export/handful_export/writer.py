@@ -130,13 +130,13 @@ def _files(
         **measured,
         TASKS: (json.dumps(tasks, ensure_ascii=False, indent=1 if tasks else None) + "\n").encode(),
         GOLDEN: golden_vectors(reference, rows.inputs, y, known, learns=manifest.learns),
-        GOLDEN_REQUESTS: (json.dumps(requests, indent=1) + "\n").encode(),
+        GOLDEN_REQUESTS: (json.dumps(requests) + "\n").encode(),
         CARD: material.card.encode(),
     }
 
 
 def _document(value: object) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+    return (json.dumps(value, sort_keys=True) + "\n").encode()
 
 
 def _put(folder: Path, files: Mapping[str, bytes], parts: Mapping[str, Any]) -> None:
