@@ -101,6 +101,12 @@ class Manifest(Part):
         return "support" in self.accepts or self.takes_prior or self.base == "empty-support"
 
     @property
+    def reads_text(self) -> bool:
+        """Whether inputs or descriptors are texts, which need the bundle's tokenizer."""
+        described = self.descriptors is not None and self.descriptors.text is not None
+        return described or any(spec.kind == "text" for spec in self.inputs.values())
+
+    @property
     def takes_prior(self) -> bool:
         """Whether a support set adapts the state of a descriptor; without one, that of the base."""
         return "task+support" in self.accepts

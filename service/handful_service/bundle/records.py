@@ -46,7 +46,7 @@ class CategoryField(Part):
 
     name: FieldName
     kind: Literal["category"]
-    categories: tuple[Category, ...] = Field(min_length=1, max_length=100_000)
+    categories: tuple[Category, ...] = Field(min_length=1, max_length=10_000)
     unseen: Literal["refuse", "other"] = Field(
         "refuse", description="What happens to a name that is not listed; `other`: it has the index after the last."
     )
