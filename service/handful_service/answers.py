@@ -111,6 +111,7 @@ class ChangeAnswer(BaseModel):
     action: Literal["added", "replaced", "removed"]
     revision: int = Field(description="The revision that the change made.")
     repeated: bool = Field(False, description="The event was known: nothing changed now.")
+    folded: Folded = Field(None, exclude_if=_is_none)
 
 
 class WrittenAnswer(BaseModel):
@@ -123,6 +124,7 @@ class WrittenAnswer(BaseModel):
     labels: dict[str, LabelAnswer] = Field(description="By label; empty where the model predicts numbers.")
     examples: int = Field(description="How many there are.")
     results: list[ChangeAnswer]
+    folded: Folded = Field(None, exclude_if=_is_none)
 
 
 class ExampleAnswer(BaseModel):

@@ -80,9 +80,6 @@ class FeedbackExample(Wire):
 Text = Annotated[str, StringConstraints(max_length=2**20)]
 
 
-Text = Annotated[str, StringConstraints(max_length=2**20)]
-
-
 class OneTask(Wire):
     """A task that is described: by its id, by metadata, by a text, or by an id with metadata.
 

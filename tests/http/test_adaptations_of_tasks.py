@@ -84,6 +84,14 @@ def test_examples_that_come_and_go_leave_what_a_put_of_the_rest_gives(tiny: Api,
     assert (found["task"], found["examples"]) == (task, [])
 
 
+def test_folded_categories_are_told_where_they_came_in(tiny: Api, name: str) -> None:
+    odd = [{"input": {"age": 1, "sector": "mines"}, "label": 1}, {"input": {"age": 1}, "label": 2}]
+    written = tiny.put(papers(name), json={"support": odd, "task": {"id": "pages", "metadata": {"venue": "w"}}}).json()
+    assert written["folded"] == ["task.metadata.venue"]
+    assert [result.get("folded") for result in written["results"]] == [["sector"], None]
+    assert "folded" not in tiny.post(f"{papers(name)}/examples", json={"examples": odd[1:]}).json()["results"][0]
+
+
 def test_a_put_changes_the_task_and_one_without_takes_it_away(tiny: Api, name: str) -> None:
     for task in ({"id": "north"}, {"text": "how good"}, None):
         body = {"support": NAMES, **({"task": task} if task else {})}
