@@ -16,7 +16,7 @@ PAPERS, ALONE, STRICT = (
     TinyReaders(name="alone", learns=False, base=False),
     TinyReaders("strict", base=False),
 )
-WORDS, WHOLE = TinyWords(), TinyWords("whole", truncate=False)
+WORDS, WHOLE, OPEN = TinyWords(), TinyWords("whole", truncate=False), TinyWords("open", open=True)
 IDS = [entry["id"] for entry in TASKS]
 RECORDS, TEXTS = list(tiny_readers.INPUTS), list(tiny_words.INPUTS)
 NUMBERS = [{"input": record, "label": label} for record, label in tiny_readers.SUPPORT]
@@ -29,7 +29,7 @@ def described(folder: Path) -> Iterator[Api]:
     """A server of these bundles."""
     for readers in (PAPERS, ALONE, STRICT):
         tiny_readers.build(folder / "bundles", readers)
-    for words in (WORDS, WHOLE):
+    for words in (WORDS, WHOLE, OPEN):
         tiny_words.build(folder / "bundles", words)
     with in_process(folder, folder / "bundles", max_rows_per_call=200) as running:
         yield running

@@ -10,7 +10,21 @@ from tests import tiny_readers, tiny_words
 from tests.serving import Api
 from tests.tasks import alike, field, problem, scores
 
-from .described import IDS, NAMES, NUMBERS, RECORDS, TEXTS, VENUE, WORDS, close, described, predictions, same, wanted
+from .described import (
+    IDS,
+    NAMES,
+    NUMBERS,
+    OPEN,
+    RECORDS,
+    TEXTS,
+    VENUE,
+    WORDS,
+    close,
+    described,
+    predictions,
+    same,
+    wanted,
+)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +120,28 @@ def test_a_support_set_alone_starts_from_the_base(tiny: Api) -> None:
     assert same(found, wanted("pages", None, tiny_readers.SUPPORT))
     answer = tiny.predict("words", inputs=TEXTS, support=NAMES)
     assert alike(scores(answer), WORDS.scores({"id": "south"}, support=tiny_words.SUPPORT))
+
+
+def test_open_labels_stand_beside_those_of_the_task_that_learning_starts_from(tiny: Api, name: str) -> None:
+    support = [("pages", "spam"), ("keys", "egg"), ("good", "egg")]
+    examples = [{"input": text, "label": label} for text, label in support]
+    for task in ({"id": "north"}, {"text": "which keys"}, {"metadata": {"task": "new"}}):
+        learned = OPEN.scores(task, support=support)
+        assert set(learned[0]) == {"spam", "egg"} | ({"ham"} if "id" in task else set())
+        assert alike(scores(tiny.predict("open", inputs=TEXTS, task=task, support=examples)), learned)
+        body = {"support": examples, "task": task}
+        assert tiny.put(f"/v1/models/open/adaptations/{name}", json=body).status_code in (200, 201)
+        assert alike(scores(tiny.predict("open", inputs=TEXTS, adaptation=name)), learned)
+    assert alike(scores(tiny.predict("open", inputs=TEXTS, task={"id": "pages"})), OPEN.scores({"id": "pages"}))
+
+
+def test_rows_of_one_task_fail_each_alone(tiny: Api) -> None:
+    task = {"id": "pages", "metadata": VENUE}
+    rows = [{"input": record, "task": task} for record in (RECORDS[0], {"age": 999}, RECORDS[1], {"age": "x"})]
+    first, second, third, fourth = tiny.predict("papers", rows=rows, partial=True).json()["predictions"]
+    assert same([first, third], wanted("pages", VENUE)[:2])
+    assert [field(item["problem"]) for item in (second, fourth)] == ["rows[1].input.age", "rows[3].input.age"]
+    assert field(problem(tiny.predict("papers", rows=rows), 422, "input-invalid")) == "rows[1].input.age"
 
 
 def test_an_empty_support_set_is_none(tiny: Api) -> None:
