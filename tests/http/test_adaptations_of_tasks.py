@@ -166,28 +166,3 @@ def test_a_model_that_learns_beside_tasks_only_keeps_adaptations_of_them(tiny: A
     assert tiny.post(f"{path}/examples", json={"examples": NUMBERS[1:]}).status_code == 200
     found = predictions(tiny.predict("strict", inputs=RECORDS, adaptation=name))
     assert same(found, wanted("pages", None, tiny_readers.SUPPORT))
-
-
-def test_a_migration_keeps_what_an_earlier_server_stored(tmp_path: Path) -> None:
-    from alembic import command
-
-    from handful_service.store.database import Database, alembic_config
-    from handful_service.store.store import Store
-    from handful_service.store.values import Key
-
-    url = f"sqlite:///{tmp_path / 'old.db'}"
-    database = Database(url)
-    with database.writer.begin() as connection:
-        command.upgrade(alembic_config(connection), "0001")
-        connection.exec_driver_sql(
-            "INSERT INTO adaptations (tenant, model, id, revision, labels, created_at, updated_at) "
-            "VALUES ('t', 'm', 'ann', 3, '[\"a\"]', '2026-01-01 00:00:00', '2026-01-01 00:00:00')"
-        )
-    database.close()
-    store = Store(url)
-    try:
-        found = store.get(Key("t", "m", "ann"))
-        assert found is not None
-        assert (found.revision, found.labels, found.descriptor) == (3, ("a",), None)
-    finally:
-        store.close()
