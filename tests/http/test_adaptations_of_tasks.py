@@ -24,6 +24,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     for readers in (PAPERS, STRICT):
         tiny_readers.build(folder / "bundles", readers)
     _second(tiny_readers.build(folder / "bundles", TinyReaders(version=2)))
+    for version, base in ((1, True), (2, False)):
+        tiny_readers.build(folder / "bundles", TinyReaders("moving", version, base=base))
     tiny_words.build(folder / "bundles", WORDS)
     (folder / "bundles" / "papers" / "labels.json").write_text('{"old": 1}')
     with in_process(folder, folder / "bundles") as running:
@@ -125,6 +127,19 @@ def test_a_version_that_does_not_know_the_task_says_so(tiny: Api, name: str) -> 
     assert tiny.predict("papers", inputs=RECORDS, adaptation=name, version=1).status_code == 200
     refused = problem(tiny.predict("papers", inputs=RECORDS, adaptation=name, version=2), 404, "task-not-found")
     assert field(refused) == "adaptation.id"
+
+
+def test_a_version_without_a_base_needs_the_task_that_was_never_named(tiny: Api, name: str) -> None:
+    path = f"/v1/models/moving/adaptations/{name}"
+    assert tiny.put(path, json={"support": NUMBERS, "version": 1}).status_code == 201
+    found = predictions(tiny.predict("moving", inputs=RECORDS, adaptation=name, version=1))
+    assert same(found, wanted("pages", None, tiny_readers.SUPPORT))
+    refused = problem(tiny.predict("moving", inputs=RECORDS, adaptation=name, version=2), 409, "task-conflict")
+    assert (field(refused), refused["errors"][0]["allowed"]) == ("adaptation", "a PUT with a `task`")
+    assert field(problem(tiny.post(f"{path}/examples", json={"examples": NUMBERS}), 409, "task-conflict")) == "id"
+    assert tiny.put(path, json={"support": NUMBERS, "task": {"id": "pages"}}).status_code == 200
+    found = predictions(tiny.predict("moving", inputs=RECORDS, adaptation=name))
+    assert same(found, wanted("pages", None, tiny_readers.SUPPORT))
 
 
 @pytest.mark.parametrize(
