@@ -26,6 +26,9 @@ MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 GOLDEN_REQUESTS = "golden_requests.json"
 CARD = "card.md"
+TOKENIZER = "assets/tokenizer.json"
+"""Where a bundle reads texts."""
+
 REQUIRED = (TASKS, GOLDEN, GOLDEN_REQUESTS, CARD)
 
 MAX_FILE_BYTES = 2**31
@@ -152,6 +155,7 @@ def _read(folder: Path, name: str) -> bytes:
 
 def _check_listing(manifest: Manifest) -> None:
     needed = {*REQUIRED, *(graph.file for graph in manifest.graphs.values())}
+    needed |= {TOKENIZER} if manifest.reads_text else set()
     if missing := needed - manifest.digests.keys():
         raise BundleInvalid(f"no digest of {', '.join(sorted(missing))}", field="manifest.json.digests")
     for name in manifest.digests:
@@ -183,7 +187,7 @@ def _golden_arrays(content: bytes) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if (size := sum(item.file_size for item in archive.infolist())) > MAX_GOLDEN_BYTES:
                 raise BundleInvalid(f"unpacks to {size} bytes", field=GOLDEN, allowed=f"at most {MAX_GOLDEN_BYTES}")
-        return unpack(content)
+        return dict(unpack(content))
     except BundleInvalid:
         raise
     except Exception:  # zip, zlib and numpy may raise anything on hostile bytes
