@@ -12,7 +12,7 @@ PACKAGES := service models export
 # glibc's trimming costs training up to half of a step.
 TRAIN_ENV := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_PAD_=268435456
 
-.PHONY: serve test lint type load docs image glyphs heads ensemble scratch tasks clean
+.PHONY: serve test lint type load docs image glyphs heads ensemble scratch known tasks http clean
 
 serve: $(SERVE_ENV)/.installed
 	@$(SERVE_ENV)/bin/handful serve & server=$$!; \
@@ -113,6 +113,15 @@ scratch: | $(TEST_ENV)/.installed
 	$(BIN)/handful evaluate $(addprefix runs/,$(SCRATCH)) --title 'From scratch' --markdown docs/results/scratch.md
 	$(BIN)/handful plot classes $(foreach classes,$(CLASSES),runs/omniglot-prototypes-$(classes)) \
 	  runs/omniglot-prototypes --out docs/results/classes.png
+
+# Alphabets fine-tuned offline, as known tasks of the MAML that `scratch` trains.
+known: | $(TEST_ENV)/.installed
+	$(ONE_CORE) finetune models/configs/known/alphabets.toml --out runs/known-alphabets
+	$(BIN)/handful export export/configs/omniglot-maml.toml --run runs/omniglot-maml --known runs/known-alphabets
+
+# Every bundle of a head, as its users see it: through ONNX Runtime and HTTP.
+http: | $(TEST_ENV)/.installed
+	$(BIN)/handful evaluate $(foreach head,$(HEADS),--bundle bundles/glyphs-$(head)/1) --markdown docs/results/http.md
 
 # Regression, and labels that people disagree on.
 tasks: | $(TEST_ENV)/.installed

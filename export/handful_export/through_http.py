@@ -43,8 +43,12 @@ def evaluate_bundle(folder: Path, characters: Characters, protocol: Protocol, *,
     manifest = parse_manifest((folder / "manifest.json").read_bytes())
     drawn = draw_episodes(class_pools(characters, protocol), DRAWERS, protocol, seed=seed)
     picture = _pictures(characters, rotations=protocol.rotations)
-    with _server(folder, manifest.name, manifest.version) as port, ThreadPoolExecutor(CLIENTS) as clients:
-        ask = _asker(port, f"/v1/models/{manifest.name}/predict")
+    path = f"/v1/models/{manifest.name}/predict"
+    with (
+        _server(folder, manifest.name, manifest.version) as port,
+        _asker(port, path) as ask,
+        ThreadPoolExecutor(CLIENTS) as clients,  # ends first: no thread asks once connections are closed
+    ):
         answered = list(clients.map(lambda episode: ask(_request(episode, picture)), drawn))
     right = [[label == str(way) for way, label, _ in _rows(answers, protocol)] for answers in answered]
     confidence = np.array([score for answers in answered for _, _, score in _rows(answers, protocol)])
@@ -84,13 +88,16 @@ def _rows(answers: list[dict[str, Any]], protocol: Protocol) -> Iterator[tuple[i
         yield place // protocol.query, answer["label"], answer["score"]
 
 
-def _asker(port: int, path: str) -> Callable[[dict[str, Any]], list[dict[str, Any]]]:
-    """Sends requests over one connection for each thread."""
+@contextmanager
+def _asker(port: int, path: str) -> Iterator[Callable[[dict[str, Any]], list[dict[str, Any]]]]:
+    """Sends requests over one connection for each thread, all of them closed in the end."""
     mine = local()
+    opened: list[HTTPConnection] = []
 
     def ask(request: dict[str, Any]) -> list[dict[str, Any]]:
         if not hasattr(mine, "connection"):
             mine.connection = HTTPConnection("127.0.0.1", port, timeout=60)
+            opened.append(mine.connection)
         mine.connection.request("POST", path, json.dumps(request), {"Content-Type": "application/json"})
         response = mine.connection.getresponse()
         body = response.read()
@@ -99,7 +106,11 @@ def _asker(port: int, path: str) -> Callable[[dict[str, Any]], list[dict[str, An
         answers: list[dict[str, Any]] = json.loads(body)["predictions"]
         return answers
 
-    return ask
+    try:
+        yield ask
+    finally:
+        for connection in opened:
+            connection.close()
 
 
 @contextmanager
