@@ -1,0 +1,196 @@
+"""Networks of one form side by side: the trunks that tasks share, mix, or have each for itself.
+
+A layer takes what came before as rows of a matrix product, so that fully connected layers and 3 x 3 convolutions of
+stride 2 (Finn, Abbeel, Levine 2017, the network for Omniglot) are one thing, and the weights of every network may be
+gathered by index inside an exported graph, where the groups of a convolution could not depend on the batch.
+Convolutions are normalised over the whole picture of one row (Ba, Kiros, Hinton 2016): no row sees another.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SIDE = 28
+LAST_SIDE = 2
+BLOCKS = 4
+KERNEL = 3
+GLANCE = 7
+
+Modulation = tuple[Tensor | None, Tensor | None]
+"""What a layer's values are multiplied by less 1, and what is added: `[network, row, 1, given]` each."""
+
+
+class Form(ABC):
+    """What the layers of a network are.
+
+    Attributes:
+        layers: Of each layer, the values that one product takes and gives. The last is fully connected.
+        normalises: Whether all layers but the last normalise.
+        glance: Numbers that a gate sees of an input.
+    """
+
+    layers: tuple[tuple[int, int], ...]
+    normalises: bool
+    glance: int
+
+    @abstractmethod
+    def begin(self, x: Tensor) -> Tensor:
+        """Inputs `[row, *input]` as the values before the first layer, `[row, place, value]`."""
+
+    @abstractmethod
+    def taken(self, layer: int, values: Tensor) -> Tensor:
+        """What a layer multiplies, `[network, row, place, taken]`, of values `[network, row, place, value]`."""
+
+    @abstractmethod
+    def glanced(self, x: Tensor) -> Tensor:
+        """What a gate sees of inputs: `[row, glance]`."""
+
+    @property
+    def width(self) -> int:
+        """Features that the last layer gives."""
+        return self.layers[-1][1]
+
+    @property
+    def before_last(self) -> int:
+        """Values that reach the last layer, flat."""
+        return self.layers[-2][1] * (LAST_SIDE**2 if self.normalises else 1)
+
+
+class PictureForm(Form):
+    """Four convolutions of stride 2 on pictures `[row, 1, 28, 28]`, then a fully connected layer.
+
+    Args:
+        filters: Of each convolution.
+        width: Of the last layer.
+        beside: Values that join those which the last layer takes.
+    """
+
+    def __init__(self, filters: int, width: int, beside: int = 0) -> None:
+        between = ((KERNEL**2 * filters, filters),) * (BLOCKS - 1)
+        self.layers = ((KERNEL**2, filters), *between, (LAST_SIDE**2 * filters + beside, width))
+        self.normalises = True
+        self.glance = GLANCE**2
+
+    def begin(self, x: Tensor) -> Tensor:
+        """See `Form`."""
+        return x.flatten(1).unsqueeze(-1)
+
+    def taken(self, layer: int, values: Tensor) -> Tensor:
+        """See `Form`."""
+        if layer == BLOCKS:
+            return values.flatten(2).unsqueeze(2)
+        side = (SIDE, 14, 7, 4)[layer]
+        square = values.unflatten(2, (side, side))
+        padded = F.pad(square, (0, 0, 1, 1, 1, 1))
+        places = [(row, column) for row in range(KERNEL) for column in range(KERNEL)]
+        return torch.cat([padded[:, :, row : row + side : 2, column : column + side : 2] for row, column in places],
+                         -1).flatten(2, 3)  # fmt: skip
+
+    def glanced(self, x: Tensor) -> Tensor:
+        """See `Form`: the picture at a side of 7."""
+        return F.avg_pool2d(x, SIDE // GLANCE).flatten(1)
+
+
+class VectorForm(Form):
+    """Fully connected layers on vectors `[row, inputs]`.
+
+    Args:
+        inputs: Numbers of an input.
+        hidden: Widths of the layers before the last, at least one.
+        width: Of the last layer.
+        beside: Values that join those which the last layer takes.
+    """
+
+    def __init__(self, inputs: int, hidden: Sequence[int], width: int, beside: int = 0) -> None:
+        sizes = (inputs, *hidden)
+        self.layers = (*pairwise(sizes), (sizes[-1] + beside, width))
+        self.normalises = False
+        self.glance = inputs
+
+    def begin(self, x: Tensor) -> Tensor:
+        """See `Form`."""
+        return x.unsqueeze(1)
+
+    def taken(self, layer: int, values: Tensor) -> Tensor:
+        """See `Form`."""
+        return values
+
+    def glanced(self, x: Tensor) -> Tensor:
+        """See `Form`."""
+        return x
+
+
+class Bank(nn.Module):
+    """So many networks of one form, each with weights of its own.
+
+    Parameters, of layer `i`: `weight<i> [network, taken, given]`, `shift<i> [network, given]`, and `gain<i>` of the
+    shape of the shift where the layer normalises.
+    """
+
+    def __init__(self, form: Form, networks: int) -> None:
+        super().__init__()
+        self.form = form
+        self.networks = networks
+        for layer, (taken, given) in enumerate(form.layers):
+            weight = torch.randn(networks, taken, given) * (2 / taken) ** 0.5
+            self.register_parameter(f"weight{layer}", nn.Parameter(weight))
+            self.register_parameter(f"shift{layer}", nn.Parameter(torch.zeros(networks, given)))
+            if self._normalises(layer):
+                self.register_parameter(f"gain{layer}", nn.Parameter(torch.ones(networks, given)))
+
+    def _normalises(self, layer: int) -> bool:
+        return self.form.normalises and layer < len(self.form.layers) - 1
+
+    def layer(
+        self, layer: int, values: Tensor, *, of: Tensor | None = None, modulation: Modulation = (None, None)
+    ) -> Tensor:
+        """One layer: values `[network, row, place, given]` of values `[network, row, place, value]`.
+
+        Args:
+            layer: Which.
+            values: What came before; a network each, or one for all.
+            of: int64 `[n]`, the networks that are meant, one for each of the leading axis; all in order if none.
+            modulation: What a task does to it before ReLU.
+        """
+        taken = self.form.taken(layer, values)
+        weight, shift = (self._chosen(f"{name}{layer}", of) for name in ("weight", "shift"))
+        rows, places = taken.shape[1], taken.shape[2]
+        found = torch.bmm(taken.flatten(1, 2), weight).unflatten(1, (rows, places))
+        if self._normalises(layer):
+            gain = self._chosen(f"gain{layer}", of)
+            found = F.layer_norm(found, found.shape[-2:]) * gain[:, None, None]
+        found = found + shift[:, None, None]
+        times, plus = modulation
+        found = found if times is None else found * (1 + times)
+        return (found if plus is None else found + plus).relu()
+
+    def _chosen(self, name: str, of: Tensor | None) -> Tensor:
+        value = self.get_parameter(name)
+        return value if of is None else value[of]
+
+    def run(
+        self,
+        values: Tensor,
+        layers: range,
+        *,
+        of: Tensor | None = None,
+        between: Callable[[int, Tensor], Tensor] | None = None,
+        modulation: Callable[[int], Modulation] | None = None,
+    ) -> Tensor:
+        """Some layers after each other; `between` has the word after each of them."""
+        for layer in layers:
+            values = self.layer(layer, values, of=of, modulation=modulation(layer) if modulation else (None, None))
+            values = between(layer, values) if between else values
+        return values
+
+    def everything(self) -> range:
+        """The numbers of all layers."""
+        return range(len(self.form.layers))
+
+    def but_last(self) -> range:
+        """The numbers of all layers but the last."""
+        return range(len(self.form.layers) - 1)
