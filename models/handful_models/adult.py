@@ -14,7 +14,7 @@ import torch
 
 from .errors import DataMissing
 from .learner import Reader
-from .records import RecordEncoder, RecordField, rows_of
+from .record_encoder import RecordEncoder, RecordField, rows_of
 from .task_sampling import TaskBatch, TaskRows, chosen_tasks, drawn_places
 
 NUMBERS = {"age": (0, 130), "education_num": (1, 16), "capital_gain": (0, None), "capital_loss": (0, None)}

@@ -15,7 +15,7 @@ from .augment import jittered
 from .config import AugmentConfig
 from .drawings import drawings
 from .learner import Reader
-from .records import RecordField
+from .record_encoder import RecordField
 from .task_sampling import TaskBatch, TaskRows, chosen_tasks, drawn_places
 
 DRAWINGS = {"train": range(13), "select": range(13, 16), "report": range(16, 20)}

@@ -1,9 +1,9 @@
 """Networks of one form side by side: the trunks that tasks share, mix, or have each for itself.
 
-A layer takes what came before as rows of a matrix product, so that fully connected layers and 3 x 3 convolutions of
-stride 2 (Finn, Abbeel, Levine 2017, the network for Omniglot) are one thing, and the weights of every network may be
-gathered by index inside an exported graph, where the groups of a convolution could not depend on the batch.
-Convolutions are normalised over the whole picture of one row (Ba, Kiros, Hinton 2016): no row sees another.
+Layers are fully connected, or 3 x 3 convolutions of stride 2 (Finn, Abbeel, Levine 2017, the network for Omniglot). The
+weights of every network may be gathered by index, also inside an exported graph: a convolution is then slices and one
+matrix product, since the groups of an ONNX `Conv` cannot depend on the batch. Convolutions are normalised over the
+whole picture of one row (Ba, Kiros, Hinton 2016): no row sees another.
 """
 
 from abc import ABC, abstractmethod
@@ -19,6 +19,8 @@ LAST_SIDE = 2
 BLOCKS = 4
 KERNEL = 3
 GLANCE = 7
+FEW = 8
+"""Networks that run one after the other; more are quicker as one product."""
 
 Modulation = tuple[Tensor | None, Tensor | None]
 """What a layer's values are multiplied by less 1, and what is added: `[network, row, 1, given]` each."""
@@ -42,8 +44,15 @@ class Form(ABC):
         """Inputs `[row, *input]` as the values before the first layer, `[row, place, value]`."""
 
     @abstractmethod
-    def taken(self, layer: int, values: Tensor) -> Tensor:
-        """What a layer multiplies, `[network, row, place, taken]`, of values `[network, row, place, value]`."""
+    def product(self, layer: int, values: Tensor, weight: Tensor, *, gathered: bool) -> Tensor:
+        """What a layer gives before shifts, `[network, row, place, given]`.
+
+        Args:
+            layer: Which.
+            values: `[network, row, place, value]`.
+            weight: `[network, taken, given]`.
+            gathered: Whether the networks are those of single rows, so that their number is that of a batch.
+        """
 
     @abstractmethod
     def glanced(self, x: Tensor) -> Tensor:
@@ -79,16 +88,27 @@ class PictureForm(Form):
         """See `Form`."""
         return x.flatten(1).unsqueeze(-1)
 
-    def taken(self, layer: int, values: Tensor) -> Tensor:
-        """See `Form`."""
+    def product(self, layer: int, values: Tensor, weight: Tensor, *, gathered: bool) -> Tensor:
+        """See `Form`: a convolution for each of a few networks; for many, and for gathered ones, slices."""
         if layer == BLOCKS:
-            return values.flatten(2).unsqueeze(2)
+            return torch.bmm(values.flatten(2), weight).unsqueeze(2)
         side = (SIDE, 14, 7, 4)[layer]
         square = values.unflatten(2, (side, side))
-        padded = F.pad(square, (0, 0, 1, 1, 1, 1))
+        if gathered or len(weight) > FEW:
+            return self._sliced(square, weight)
+        return torch.stack([self._convolved(rows, kernels) for rows, kernels in zip(square, weight, strict=True)])
+
+    def _convolved(self, square: Tensor, weight: Tensor) -> Tensor:
+        """One network: `[row, place, given]` of `[row, side, side, channel]`; channels stay last in memory."""
+        kernels = weight.unflatten(0, (KERNEL, KERNEL, -1)).permute(3, 2, 0, 1)
+        return F.conv2d(square.permute(0, 3, 1, 2), kernels, stride=2, padding=1).flatten(2).transpose(1, 2)
+
+    def _sliced(self, square: Tensor, weight: Tensor) -> Tensor:
+        side, padded = square.shape[2], F.pad(square, (0, 0, 1, 1, 1, 1))
         places = [(row, column) for row in range(KERNEL) for column in range(KERNEL)]
-        return torch.cat([padded[:, :, row : row + side : 2, column : column + side : 2] for row, column in places],
-                         -1).flatten(2, 3)  # fmt: skip
+        parts = [padded[:, :, row : row + side : 2, column : column + side : 2] for row, column in places]
+        taken = torch.cat(parts, -1).flatten(2, 3)
+        return torch.bmm(taken.flatten(1, 2), weight).unflatten(1, (taken.shape[1], taken.shape[2]))
 
     def glanced(self, x: Tensor) -> Tensor:
         """See `Form`: the picture at a side of 7."""
@@ -115,9 +135,9 @@ class VectorForm(Form):
         """See `Form`."""
         return x.unsqueeze(1)
 
-    def taken(self, layer: int, values: Tensor) -> Tensor:
+    def product(self, layer: int, values: Tensor, weight: Tensor, *, gathered: bool) -> Tensor:
         """See `Form`."""
-        return values
+        return torch.bmm(values.flatten(1, 2), weight).unsqueeze(2)
 
     def glanced(self, x: Tensor) -> Tensor:
         """See `Form`."""
@@ -156,10 +176,8 @@ class Bank(nn.Module):
             of: int64 `[n]`, the networks that are meant, one for each of the leading axis; all in order if none.
             modulation: What a task does to it before ReLU.
         """
-        taken = self.form.taken(layer, values)
         weight, shift = (self._chosen(f"{name}{layer}", of) for name in ("weight", "shift"))
-        rows, places = taken.shape[1], taken.shape[2]
-        found = torch.bmm(taken.flatten(1, 2), weight).unflatten(1, (rows, places))
+        found = self.form.product(layer, values, weight, gathered=of is not None)
         if self._normalises(layer):
             gain = self._chosen(f"gain{layer}", of)
             found = F.layer_norm(found, found.shape[-2:]) * gain[:, None, None]

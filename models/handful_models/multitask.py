@@ -15,7 +15,7 @@ from .conditioning import INDEX, Addition, Concatenation, Conditioning, Film, In
 from .errors import ConfigInvalid
 from .learner import DescribedLearner, Descriptor, Law, Options, Reader, Target, Tensors
 from .mixtures import CrossStitch, MixtureOfExperts
-from .records import RecordEncoder, RecordField
+from .record_encoder import RecordEncoder, RecordField
 
 ConditioningName = Literal[
     "independent", "multi-head", "concatenation", "addition", "film", "mmoe", "cross-stitch"

@@ -15,7 +15,7 @@ from .config import KnownTasksConfig, TrainConfig
 from .errors import ConfigInvalid, RunUnfinished
 from .learner import Learner, Reader
 from .multitask import MultiTask, MultiTaskOptions
-from .records import RecordField
+from .record_encoder import RecordField
 from .runs import Run, write_json
 from .task_losses import backward
 from .task_measuring import selection_score

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .errors import ConfigInvalid
 from .learner import Reader, Tensors
-from .records import RecordField
+from .record_encoder import RecordField
 
 
 @dataclass(frozen=True, slots=True)
