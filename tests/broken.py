@@ -208,7 +208,7 @@ GRAPHS = {
 MANIFESTS = {
     "an undeclared key": _manifest(lambda parts: parts.update(autoplay=True), "manifest.json.autoplay"),
     "a later major format": _manifest(lambda parts: parts.update(format="2.0", news=1), "manifest.json.format"),
-    "a later minor format": _manifest(lambda parts: parts.update(format="1.2"), "manifest.json.format"),
+    "a later minor format": _manifest(lambda parts: parts.update(format="1.3"), "manifest.json.format"),
     "a format of too many digits": _manifest(lambda parts: parts.update(format="9" * 5000 + ".0")),
     "a path out of the folder": _manifest(lambda parts: parts["digests"].update({"../x": "0" * 64})),
     "an absolute path": _manifest(lambda parts: parts["digests"].update({"/etc/passwd": "0" * 64})),

@@ -26,6 +26,9 @@ MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 GOLDEN_REQUESTS = "golden_requests.json"
 CARD = "card.md"
+TOKENIZER = "assets/tokenizer.json"
+"""Where a bundle reads texts."""
+
 REQUIRED = (TASKS, GOLDEN, GOLDEN_REQUESTS, CARD)
 
 MAX_FILE_BYTES = 2**31
@@ -152,6 +155,7 @@ def _read(folder: Path, name: str) -> bytes:
 
 def _check_listing(manifest: Manifest) -> None:
     needed = {*REQUIRED, *(graph.file for graph in manifest.graphs.values())}
+    needed |= {TOKENIZER} if manifest.reads_text else set()
     if missing := needed - manifest.digests.keys():
         raise BundleInvalid(f"no digest of {', '.join(sorted(missing))}", field="manifest.json.digests")
     for name in manifest.digests:

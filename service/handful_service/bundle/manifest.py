@@ -1,18 +1,21 @@
 """The manifest of a bundle: what its graphs take and give, and what the service may accept for it."""
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
-from unicodedata import is_normalized
 
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, model_validator
 
 from ..errors import BundleInvalid
-from .outputs import Calibration as Calibration  # noqa: PLC0414 (whoever writes a manifest finds all of it here)
-from .outputs import ClassOutput, Output
-from .parts import Axis, DType, Part, TensorName, TensorSpec
+from ..task import ID
+from .contradictions import contradictions
+from .descriptors import Descriptors
+from .inputs import ImageOptions as ImageOptions  # noqa: PLC0414 (whoever writes a manifest finds all of it here)
+from .inputs import InputSpec
+from .outputs import Calibration as Calibration  # noqa: PLC0414
+from .outputs import Output, TaskReader
+from .parts import Part, TensorName, TensorSpec
 
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 1
+FORMAT_MINOR = 2
 FORMAT = f"{FORMAT_MAJOR}.{FORMAT_MINOR}"
 
 MODEL_NAME = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
@@ -20,51 +23,19 @@ FILE_NAME = r"^(assets/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$"
 FORMAT_PATTERN = r"^[0-9]{1,4}\.[0-9]{1,4}$"
 DIGEST = r"^[0-9a-f]{64}$"
 
-MAX_AXES = 8
-
 MAX_STATE_BYTES = 64 * 2**20
 """A state larger than this is refused: it could not be cached for many users."""
 
-GraphName = Literal["encode", "describe.id", "summarise", "adapt", "predict"]
+GraphName = Literal["encode", "describe.id", "describe.metadata", "describe.text", "summarise", "adapt", "predict"]
 GRAPHS: tuple[GraphName, ...] = ("encode", "summarise", "adapt", "predict")
 """Of a model that learns from support sets."""
 
 DESCRIBE_ID: GraphName = "describe.id"
 """Of a model that knows tasks by their ids."""
 
-RESERVED = frozenset({"y", "weight"})
-
-
-class ImageOptions(Part):
-    """How a picture becomes an array of shape `[1, side, side]` in 0..1, with high ink."""
-
-    polarity: Literal["auto", "dark-on-light", "light-on-dark"] = Field(
-        description="Which side is ink; `auto` takes the rarer one."
-    )
-    contrast: Literal["keep", "stretch"] = Field(
-        description="`stretch`: paper becomes 0 and ink 1, whatever their grey; a picture without ink is refused."
-    )
-    alpha: Literal["refuse", "over-white", "over-black"] = Field(
-        description="What happens to a picture with transparent pixels."
-    )
-    aspect: Literal["pad", "stretch"] = Field(description="How a picture that is not square becomes square.")
-    resize: Literal["area"] = Field(description="`area`: the mean over the area of each pixel.")
-    max_pixels: int = Field(ge=1, le=2**26, description="Pixels of a picture as it comes.")
-
-
-class InputSpec(TensorSpec):
-    """One input tensor, and the raw kind that it is made from."""
-
-    kind: Literal["tensor", "image"]
-    image: ImageOptions | None = None
-
-    @model_validator(mode="after")
-    def _options_fit(self) -> "InputSpec":
-        if (self.kind == "image") != (self.image is not None):
-            raise ValueError("`image` options belong to inputs of kind `image`, and those need them")
-        if self.kind == "image" and not (len(self.axes) == 3 and self.axes[0] == 1 and self.axes[1] == self.axes[2]):
-            raise ValueError("an image has the axes [1, side, side]")
-        return self
+DESCRIBE_METADATA: GraphName = "describe.metadata"
+DESCRIBE_TEXT: GraphName = "describe.text"
+"""Of a model that takes what a task is, not only which."""
 
 
 class SupportSpec(Part):
@@ -81,6 +52,12 @@ class Limits(Part):
     shots: int | None = Field(None, ge=1, description="Examples of a label.")
     examples: int | None = Field(None, ge=1, le=100_000, description="Examples of a support set.")
     norm: float | None = Field(None, gt=0, description="Euclidean norm of a tensor input.")
+
+
+class TaskBase(Part):
+    """The base is a known task."""
+
+    task: str = Field(pattern=ID)
 
 
 class GraphSpec(Part):
@@ -102,8 +79,9 @@ class Manifest(Part):
     statistics: dict[TensorName, TensorSpec] | None = Field(None, min_length=1)
     state: dict[TensorName, TensorSpec] = Field(min_length=1)
     state_bytes: int = Field(ge=1, le=MAX_STATE_BYTES)
-    accepts: tuple[Literal["base", "task", "support"], ...] = Field(min_length=1)
-    base: Literal["empty-support"] | None = None
+    accepts: tuple[Literal["base", "task", "support", "task+support"], ...] = Field(min_length=1)
+    base: Literal["empty-support"] | TaskBase | None = None
+    descriptors: Descriptors | None = None
     support: SupportSpec | None = None
     output: Output
     limits: Limits
@@ -113,14 +91,40 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "Manifest":
-        for problem in _contradictions(self):
+        for problem in contradictions(self):
             raise ValueError(problem)
         return self
 
     @property
     def learns(self) -> bool:
         """Whether states are made of support sets, be it the empty one."""
-        return "support" in self.accepts or "base" in self.accepts
+        return "support" in self.accepts or self.takes_prior or self.base == "empty-support"
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether inputs or descriptors are texts, which need the bundle's tokenizer."""
+        described = self.descriptors is not None and self.descriptors.text is not None
+        return described or any(spec.kind == "text" for spec in self.inputs.values())
+
+    @property
+    def takes_prior(self) -> bool:
+        """Whether a support set adapts the state of a descriptor; without one, that of the base."""
+        return "task+support" in self.accepts
+
+    @property
+    def describes(self) -> bool:
+        """Whether there are known tasks, and states of descriptors."""
+        return "task" in self.accepts or self.takes_prior or self.base_task is not None
+
+    @property
+    def base_task(self) -> str | None:
+        """The id of the known task that is the base, if one is."""
+        return self.base.task if isinstance(self.base, TaskBase) else None
+
+    @property
+    def by_task(self) -> bool:
+        """Whether each known task reads columns of its own."""
+        return self.output.kind == "task"
 
     @property
     def open_labels(self) -> bool:
@@ -142,100 +146,21 @@ class Manifest(Part):
         """The labels that mean the same for everyone; none where labels are open."""
         return () if self.output.labels in ("open", None) else tuple(self.output.labels)
 
+    def of_task(self, output: TaskReader, *, described: bool) -> "Manifest":
+        """The manifest as the support sets of one task see it.
+
+        Args:
+            output: The task's own output; its labels are all there are.
+            described: Whether the state of a descriptor stands behind them, so that there may be no example.
+        """
+        ways = self.limits.ways if output.labels == "open" else len(output.labels or ()) or None
+        limits = self.limits.model_copy(update={"ways": ways})
+        base = TaskBase(task="described") if described else self.base
+        return self.model_copy(update={"output": output, "limits": limits, "base": base})
+
 
 class _Format(BaseModel):
     format: str = Field(pattern=FORMAT_PATTERN)
-
-
-def _contradictions(manifest: Manifest) -> list[str]:
-    return [
-        *_graph_contradictions(manifest),
-        *_tensor_contradictions(manifest),
-        *_kind_contradictions(manifest),
-        *_task_contradictions(manifest),
-        *_label_contradictions(manifest),
-    ]
-
-
-def _graph_contradictions(manifest: Manifest) -> list[str]:
-    found = []
-    needed = {"predict"} | ({"adapt"} if manifest.learns else set()) | ({"summarise"} if manifest.statistics else set())
-    if missing := needed - set(manifest.graphs):
-        found.append(f"graphs: {', '.join(sorted(missing))} missing")
-    if manifest.statistics is None and "summarise" in manifest.graphs:
-        found.append("statistics: missing, though there is a summarise graph")
-    if not manifest.learns and "adapt" in manifest.graphs:
-        found.append("graphs: adapt is there, though `accepts` holds neither support nor base")
-    if ("task" in manifest.accepts) != (DESCRIBE_ID in manifest.graphs):
-        found.append(f"graphs: {DESCRIBE_ID} is given exactly where `accepts` holds task")
-    if "encode" not in manifest.graphs and _plain(manifest.features) != _plain(manifest.inputs):
-        found.append("features: without an encode graph they are the inputs")
-    return found
-
-
-def _tensor_contradictions(manifest: Manifest) -> list[str]:
-    found = []
-    if set(manifest.features) & set(manifest.state):
-        found.append("state: a name is also a feature's")
-    if RESERVED & set(manifest.features):
-        found.append(f"features: {sorted(RESERVED)} stand beside those of a support set")
-    edges = (manifest.inputs, manifest.features, manifest.statistics or {}, manifest.state)
-    specs = [spec for edge in edges for spec in edge.values()]
-    if any(len(spec.axes) > MAX_AXES for spec in specs):
-        found.append(f"inputs, features, statistics and state have at most {MAX_AXES} axes")
-    if any(isinstance(axis, str) for spec in specs for axis in spec.axes):
-        found.append("inputs, features, statistics and state have fixed axes only")
-    elif sum(spec.bytes for spec in manifest.state.values()) != manifest.state_bytes:
-        found.append(f"state_bytes: {manifest.state_bytes} is not the sum over the state's tensors")
-    return found
-
-
-def _task_contradictions(manifest: Manifest) -> list[str]:
-    found = []
-    if ("base" in manifest.accepts) != (manifest.base is not None):
-        found.append("base: given exactly where `accepts` holds base")
-    if manifest.base == "empty-support" and manifest.open_labels:
-        found.append("base: an empty support set needs fixed labels")
-    for name, part in (("support", manifest.support), ("limits.examples", manifest.limits.examples)):
-        if (part is not None) != manifest.learns:
-            found.append(f"{name}: given exactly where `accepts` holds support or base")
-    if not manifest.learns and (manifest.invariant or manifest.statistics):
-        found.append("invariant and statistics: of support sets, of which `accepts` holds none")
-    if "task" in manifest.accepts and manifest.format == "1.0":
-        found.append("format: known tasks came with 1.1")
-    return found
-
-
-def _kind_contradictions(manifest: Manifest) -> list[str]:
-    of_class = isinstance(manifest.output, ClassOutput)
-    found = []
-    if (manifest.limits.ways is not None) != of_class:
-        found.append("limits.ways: given exactly where the output is of kind class")
-    if (manifest.limits.shots is not None) != (of_class and manifest.learns):
-        found.append("limits.shots: given exactly where support sets have labels of kind class")
-    if manifest.support is not None and manifest.support.kind != manifest.output.kind:
-        found.append(f"support.kind: {manifest.support.kind}, but the output is of kind {manifest.output.kind}")
-    if not of_class and "labels" in manifest.invariant:
-        found.append("invariant: numbers have no labels")
-    if not of_class and manifest.format == "1.0":
-        found.append("format: outputs of kind number came with 1.1")
-    return found
-
-
-def _label_contradictions(manifest: Manifest) -> list[str]:
-    found = []
-    fixed, ways = manifest.fixed_labels, manifest.limits.ways
-    if fixed and len(fixed) != ways:
-        found.append(f"limits.ways: {ways}, but there are {len(fixed)} labels")
-    if len(set(fixed)) != len(fixed):
-        found.append("output.labels: one is there twice")
-    if not all(is_normalized("NFC", label) for label in fixed):
-        found.append("output.labels: one is not in NFC, the form that labels are compared in")
-    return found
-
-
-def _plain(edge: Mapping[str, TensorSpec]) -> dict[str, tuple[DType, tuple[Axis, ...]]]:
-    return {name: (spec.dtype, spec.axes) for name, spec in edge.items()}
 
 
 def parse_manifest(document: bytes) -> Manifest:

@@ -68,6 +68,16 @@ class NumberCalibration(Part):
         return self
 
 
+class LabelsCalibration(Part):
+    """What turns the logits of any-of labels into scores, and scores into labels.
+
+    Scores are `sigmoid(logits / temperature)`; a label holds where its score is at least its threshold.
+    """
+
+    temperature: float = Field(gt=0)
+    threshold: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(min_length=1)
+
+
 class ClassOutput(Part):
     """One label of several: the columns are logits, one for each way."""
 
@@ -79,6 +89,25 @@ class ClassOutput(Part):
     def width(self, ways: int) -> int:
         """Columns of `y`."""
         return ways
+
+
+class LabelsOutput(Part):
+    """Any of several labels: the columns are logits, one for each, of sigmoids."""
+
+    kind: Literal["labels"]
+    members: int = Field(1, ge=1, le=64)
+    labels: Annotated[tuple[Label, ...], Field(min_length=1)]
+    calibration: LabelsCalibration | None = None
+
+    @model_validator(mode="after")
+    def _thresholds_fit(self) -> "LabelsOutput":
+        if self.calibration is not None and len(self.calibration.threshold) != len(self.labels):
+            raise ValueError(f"there are {len(self.calibration.threshold)} thresholds, but {len(self.labels)} labels")
+        return self
+
+    def width(self, ways: int) -> int:
+        """Columns of `y`."""
+        return len(self.labels)
 
 
 class NumberOutput(Part):
@@ -100,7 +129,25 @@ class NumberOutput(Part):
         return self.calibration.half_width(shots, confidence)
 
 
-Output = Annotated[ClassOutput | NumberOutput, Field(discriminator="kind")]
+class TaskOutput(Part):
+    """Every known task reads columns of its own, with an output of its own: see `tasks.json`."""
+
+    kind: Literal["task"]
+    members: int = Field(1, ge=1, le=64)
+    columns: int = Field(ge=1, le=2**20)
+    labels: None = None
+    calibration: None = None
+
+    def width(self, ways: int) -> int:
+        """Columns of `y`."""
+        return self.columns
+
+
+TaskReader = ClassOutput | LabelsOutput | NumberOutput
+"""How the columns of one task are read."""
+
+Reader = Annotated[TaskReader, Field(discriminator="kind")]
+Output = Annotated[TaskReader | TaskOutput, Field(discriminator="kind")]
 
 
 def normal_half_width(confidence: float) -> float:

@@ -7,12 +7,15 @@ import numpy as np
 
 from ..errors import SignatureMismatch
 from ..task import Arrays
-from .manifest import DESCRIBE_ID, GraphName, Manifest
+from .contradictions import PRIOR
+from .manifest import DESCRIBE_ID, DESCRIBE_METADATA, DESCRIBE_TEXT, GraphName, Manifest
 from .parts import Axis, TensorSpec
 
 BATCH = "batch"
 EXAMPLE = "example"
 INDEX = "index"
+METADATA = "metadata"
+TEXT = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,13 @@ def _check_tensor(name: str, spec: TensorSpec, array: np.ndarray, sizes: dict[st
             raise SignatureMismatch(f"{name}: {axis} is {expected}, got {size}")
 
 
-def _after(leading: tuple[str, ...], tensors: Mapping[str, TensorSpec], suffix: str = "") -> dict[str, TensorSpec]:
-    return {name + suffix: TensorSpec(dtype=spec.dtype, axes=(*leading, *spec.axes)) for name, spec in tensors.items()}
+def _after(
+    leading: tuple[str, ...], tensors: Mapping[str, TensorSpec], suffix: str = "", *, prefix: str = ""
+) -> dict[str, TensorSpec]:
+    return {
+        prefix + name + suffix: TensorSpec(dtype=spec.dtype, axes=(*leading, *spec.axes))
+        for name, spec in tensors.items()
+    }
 
 
 def _tensor(dtype: str, *axes: Axis) -> TensorSpec:
@@ -59,23 +67,19 @@ def graph_signatures(manifest: Manifest) -> dict[GraphName, tuple[Signature, Sig
 
     The names of a support set's feature tensors end in `_s`; beside them stand `y_s`, which is int64
     `[batch, example]` for classes and float32 `[batch, example, 1]` for numbers, and `weight_s`, float32
-    `[batch, example]`.
+    `[batch, example]`. Where adapt starts from the state of a descriptor, its tensors stand there as `prior_<name>`.
     """
-    y_s = {"class": _tensor("int64", BATCH, EXAMPLE), "number": _tensor("float32", BATCH, EXAMPLE, 1)}
-    support = {
-        **_after((BATCH, EXAMPLE), manifest.features, "_s"),
-        "y_s": y_s[manifest.output.kind],
-        "weight_s": _tensor("float32", BATCH, EXAMPLE),
-    }
+    support = _support(manifest)
     features = _after((BATCH,), manifest.features)
     state = _after((BATCH,), manifest.state)
     y = {"y": _tensor("float32", BATCH, manifest.output.members, manifest.width)}
     inputs = {name: TensorSpec(dtype=spec.dtype, axes=(BATCH, *spec.axes)) for name, spec in manifest.inputs.items()}
     statistics = None if manifest.statistics is None else _after((BATCH,), manifest.statistics)
+    prior = _after((BATCH,), manifest.state, prefix=PRIOR) if manifest.takes_prior else {}
     edges: dict[GraphName, tuple[Mapping[str, TensorSpec], Mapping[str, TensorSpec]]] = {
         "encode": (inputs, features),
-        DESCRIBE_ID: ({INDEX: _tensor("int64", BATCH)}, state),
-        "adapt": (support if statistics is None else statistics, state),
+        **{name: (takes, state) for name, takes in _descriptions(manifest).items()},
+        "adapt": ({**(support if statistics is None else statistics), **prior}, state),
         "predict": ({**features, **state}, y),
     }
     if statistics is not None:
@@ -83,3 +87,24 @@ def graph_signatures(manifest: Manifest) -> dict[GraphName, tuple[Signature, Sig
     return {
         name: (Signature(takes), Signature(gives)) for name, (takes, gives) in edges.items() if name in manifest.graphs
     }
+
+
+def _support(manifest: Manifest) -> dict[str, TensorSpec]:
+    numbers = manifest.support is not None and manifest.support.kind == "number"
+    return {
+        **_after((BATCH, EXAMPLE), manifest.features, "_s"),
+        "y_s": _tensor("float32", BATCH, EXAMPLE, 1) if numbers else _tensor("int64", BATCH, EXAMPLE),
+        "weight_s": _tensor("float32", BATCH, EXAMPLE),
+    }
+
+
+def _descriptions(manifest: Manifest) -> dict[GraphName, dict[str, TensorSpec]]:
+    """What each describe graph takes."""
+    index = {INDEX: _tensor("int64", BATCH)}
+    found: dict[GraphName, dict[str, TensorSpec]] = {DESCRIBE_ID: index}
+    if manifest.descriptors is not None and (metadata := manifest.descriptors.metadata) is not None:
+        record = {METADATA: _tensor("float32", BATCH, len(metadata.record.fields))}
+        found[DESCRIBE_METADATA] = {**index, **record} if metadata.beside_id else record
+    if manifest.descriptors is not None and (text := manifest.descriptors.text) is not None:
+        found[DESCRIBE_TEXT] = {TEXT: _tensor("int64", BATCH, text.tokens)}
+    return found

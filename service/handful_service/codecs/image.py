@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..bundle.manifest import ImageOptions, InputSpec
+from ..bundle.inputs import ImageOptions, InputSpec
 from ..errors import InputInvalid, TooLarge
 from ..task import Array
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle.manifest import InputSpec
+from ..bundle.inputs import InputSpec
 from ..errors import InputInvalid
 from ..task import Array
 
