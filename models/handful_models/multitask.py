@@ -22,6 +22,9 @@ ConditioningName = Literal[
 ]  # fmt: skip
 Surgery = Literal["none", "pcgrad", "mgda", "aligned-mtl"]
 
+RECORD = "record"
+"""The features of a record where the trunk encodes nothing of it."""
+
 
 class MultiTaskOptions(Options):
     """The trunk, how tasks reach it, and how their losses meet."""
@@ -113,11 +116,14 @@ class MultiTask(DescribedLearner):
 
     def encode(self, inputs: Tensors) -> dict[str, Tensor]:
         """What of the trunk no task touches, by name; the inputs where that is nothing."""
-        return self.trunk.encode(self.encoder(inputs["x"]))
+        found = self.trunk.encode(self.encoder(inputs["x"]))
+        # An exported graph cannot give a tensor under the name of one that it takes.
+        return {RECORD: found["x"]} if "x" in found and isinstance(self.encoder, RecordEncoder) else found
 
     def predict(self, features: Tensors, state: Tensors) -> Tensor:
         """The columns `[row, 1, columns]` of each row's task, for features and states `[row, …]`."""
-        found, index = self.trunk(features, state), state[INDEX][:, 0]
+        given = {"x": features[RECORD]} if RECORD in features else features
+        found, index = self.trunk(given, state), state[INDEX][:, 0]
         found = F.dropout(found, self.settings.dropout, self.training)
         columns = (found.unsqueeze(1) @ self.head[index]).squeeze(1) + self.bias[index]
         return (columns * self.scale[index] + self.offset[index]).unsqueeze(1)

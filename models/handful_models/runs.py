@@ -66,6 +66,11 @@ class Run:
         return self.folder / "task_losses.csv"
 
     @property
+    def notes(self) -> Path:
+        """What a bundle says of each known task, as JSON by its id: `evaluation` and `advice`."""
+        return self.folder / "notes.json"
+
+    @property
     def calibration(self) -> Path:
         """Temperature and conformal quantiles, as JSON."""
         return self.folder / "calibration.json"
