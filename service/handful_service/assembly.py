@@ -2,18 +2,19 @@
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from .bundle.bundle import Bundle
 from .bundle.repository import naming, open_repository
 from .cache import StateCache
+from .codecs.decode import tokenizer_of
 from .engine.engine import Engine, EngineLimits
 from .engine.runtime import RuntimeSettings, runtime_settings
 from .engine.slots import SlotTables
 from .metrics import Metrics
 from .predictor.adapting import Adaptations
-from .predictor.golden import check_golden_requests
+from .predictor.golden import check_descriptors, check_golden_requests
 from .predictor.models import Model, Models, Served
 from .predictor.predicting import Predictor
 from .predictor.states import States
@@ -23,6 +24,9 @@ from .store.store import AsyncStore, Store
 log = logging.getLogger("handful.service")
 
 MIN_SLOTS = 64
+ENTRY_BYTES = 2048
+"""What the cache keeps of a state beside its arrays, at most: its key, which may be a descriptor, and its labels."""
+
 DECODERS = 2
 
 
@@ -125,14 +129,15 @@ async def _load_and_open(
 
 async def _check_golden_requests(service: Service) -> None:
     """Answer the golden requests of all bundles beside each other; the first that is not valid, by name, is told."""
-    checks = (_check_one(service.predictor, served) for served in service.served)
+    checks = (_check_one(service.predictor, served, service.executors[1]) for served in service.served)
     for error in await asyncio.gather(*checks, return_exceptions=True):
         if isinstance(error, BaseException):
             raise error
 
 
-async def _check_one(predictor: Predictor, served: Served) -> None:
+async def _check_one(predictor: Predictor, served: Served, decoder: Executor) -> None:
     with naming(served.bundle.folder):
+        await check_descriptors(served, decoder)
         await check_golden_requests(predictor, served)
 
 
@@ -171,9 +176,10 @@ def serve(
     Raises:
         BundleInvalid: a graph cannot be loaded, or differs from its golden vectors.
     """
-    tables = SlotTables(bundle.manifest.state, max(MIN_SLOTS, budget // bundle.manifest.state_bytes))
+    slots = max(MIN_SLOTS, budget // (bundle.manifest.state_bytes + ENTRY_BYTES))
+    tables = SlotTables(bundle.manifest.state, slots)
     engine = Engine(
         bundle, runtime, tables=tables, executor=runs, limits=limits, on_batch=metrics.batch_observer(bundle.name)
     )
     engine.check_golden()
-    return Served(bundle, engine, StateCache(tables))
+    return Served(bundle, engine, StateCache(tables), tokenizer_of(bundle.manifest, bundle.files))

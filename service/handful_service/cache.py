@@ -24,12 +24,16 @@ class Held:
         slot: Where its arrays lie in the tables.
         labels: The label of each of the state's ways.
         shots: Its effective shots.
+        task: The id of the known task whose columns it reads, if it comes of one.
+        described: Whether it answers without any example.
         pins: How many are using it; it is not evicted while there are any.
     """
 
     slot: int
     labels: Labels
     shots: float
+    task: str | None = None
+    described: bool = False
     pins: int = 0
 
 
@@ -97,7 +101,7 @@ class StateCache:
         return held
 
     def _write(self, state: TaskState) -> Held:
-        held = Held(self._take_slot(), state.labels, state.shots)
+        held = Held(self._take_slot(), state.labels, state.shots, state.task, state.described)
         try:
             self._tables.write(held.slot, state.arrays)
         except BaseException:

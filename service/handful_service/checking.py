@@ -15,7 +15,7 @@ from .engine.engine import EngineLimits
 from .engine.runtime import runtime_settings
 from .errors import HandfulError
 from .metrics import Metrics
-from .predictor.golden import check_golden_requests
+from .predictor.golden import check_descriptors, check_golden_requests
 from .predictor.models import Model, Models
 from .predictor.predicting import NoStates, Predictor
 from .problems import problem_body
@@ -73,6 +73,7 @@ async def check(folder: Path) -> dict[str, Any]:
     with ThreadPoolExecutor(1) as executor:
         served = serve(bundle, runtime, executor, metrics=Metrics(), limits=EngineLimits(), budget=CHECK_SLOTS_BYTES)
         models = Models({bundle.name: Model(bundle.name, {bundle.version: served}, {})})
+        await check_descriptors(served, executor)
         await check_golden_requests(Predictor(models, NoStates(), executor), served)
     return {"ok": True, **describe(bundle), "runtime": runtime.as_dict()}
 
@@ -89,6 +90,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "accepts": list(manifest.accepts),
         "inputs": {name: spec.model_dump(exclude_none=True) for name, spec in manifest.inputs.items()},
         "features": {name: spec.model_dump() for name, spec in manifest.features.items()},
+        "descriptors": None if manifest.descriptors is None else manifest.descriptors.model_dump(exclude_none=True),
         "state": {name: spec.model_dump() for name, spec in manifest.state.items()},
         "state_bytes": manifest.state_bytes,
         "output": manifest.output.model_dump(exclude={"calibration"}, exclude_none=True),

@@ -1,7 +1,6 @@
-"""The wire models: what requests and answers look like, in JSON."""
+"""The wire models of requests: what they look like, in JSON. Those of answers stand in `answers.py`."""
 
 import math
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
@@ -78,10 +77,44 @@ class FeedbackExample(Wire):
     source: Source | None = None
 
 
-class TaskName(Wire):
-    """A known task of the model: one of `GET /v1/models/{model}/tasks`."""
+Text = Annotated[str, StringConstraints(max_length=2**20)]
 
-    id: Id = Field(description="The id of the task.")
+
+Text = Annotated[str, StringConstraints(max_length=2**20)]
+
+
+class OneTask(Wire):
+    """A task that is described: by its id, by metadata, by a text, or by an id with metadata.
+
+    Which of them a model takes stands in the `descriptors` of `GET /v1/models/{model}`.
+    """
+
+    id: Id | None = Field(None, description="One of `GET /v1/models/{model}/tasks`.")
+    metadata: dict[str, Any] | None = Field(None, description="A record of the fields that the model declares.")
+    text: Text | None = Field(None, description="What the task is, in words.")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "OneTask":
+        given = {name for name in type(self).model_fields if getattr(self, name) is not None}
+        ways = given - {"metadata"}
+        if not given or len(ways) > 1 or ("metadata" in given and "text" in ways):
+            raise PydanticCustomError(
+                "task",
+                "has {found}",
+                {
+                    "found": " and ".join(f"`{name}`" for name in sorted(given)) or "no key",
+                    "allowed": "one of "
+                    + ", ".join(f"`{name}`" for name in type(self).model_fields)
+                    + "; or metadata beside an id",
+                },
+            )
+        return self
+
+
+class TaskName(OneTask):
+    """A task that is described, or several by their ids."""
+
+    ids: list[Id] | None = Field(None, min_length=1, description="Several: each input is answered for each, in order.")
 
 
 class RowRequest(Wire):
@@ -113,6 +146,8 @@ class PredictRequest(Wire):
             "examples": [
                 {"inputs": ["<base64 PNG>"], "adaptation": "alice"},
                 {"inputs": ["<base64 PNG>"], "task": {"id": "greek"}},
+                {"inputs": ["<abstract>"], "task": {"ids": ["pages", "rating"], "metadata": {"venue": "iclr"}}},
+                {"inputs": ["<base64 PNG>"], "task": {"text": "Greek capital letters"}},
                 {
                     "inputs": ["<base64 PNG>"],
                     "support": [
@@ -126,7 +161,9 @@ class PredictRequest(Wire):
     )
 
     inputs: list[Any] | None = Field(None, min_length=1, description="Raw inputs, all of one task.")
-    task: TaskName | None = Field(None, description="A known task of the model.")
+    task: TaskName | None = Field(
+        None, description="A described task; beside `support` where the model takes both."
+    )
     adaptation: Id | None = Field(None, description="A stored adaptation.")
     support: list[SupportExample] | None = Field(None, description="A support set; nothing is kept.")
     rows: list[RowRequest] | None = Field(None, min_length=1, description="Inputs that each name their task.")
@@ -139,10 +176,16 @@ class PutRequest(Wire):
     """The support set that an adaptation shall consist of."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"support": [{"input": "<base64 PNG>", "label": "alpha"}]}]}
+        json_schema_extra={
+            "examples": [
+                {"support": [{"input": "<base64 PNG>", "label": "alpha"}]},
+                {"support": [{"input": "<abstract>", "label": 12}], "task": {"id": "pages"}},
+            ]
+        }
     )
 
     support: list[StoredExample]
+    task: OneTask | None = Field(None, description="What learning starts from, where the model takes task+support.")
     version: Version | None = None
 
 
@@ -160,187 +203,3 @@ class ExamplesRequest(Wire):
 
     examples: list[FeedbackExample] = Field(min_length=1)
     version: Version | None = None
-
-
-class ProblemItem(BaseModel):
-    """One thing that is wrong."""
-
-    field: str | None = None
-    detail: str
-    allowed: str | None = None
-
-
-class ProblemDocument(BaseModel):
-    """An RFC 9457 problem document."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    errors: list[ProblemItem] | None = None
-    request_id: str | None = None
-
-
-class ClassPrediction(BaseModel):
-    """The prediction of one row: a label."""
-
-    kind: Literal["class"]
-    label: str
-    score: float = Field(description="Of `label`, 0..1.")
-    scores: dict[str, float] | None = Field(None, description="By label, highest first.")
-    set: list[str] | None = Field(None, description="The labels that hold the truth at the confidence.")
-    abstained: bool | None = Field(None, description="Whether the set does not single out one label.")
-    used: Literal["personal", "base", "support", "task"]
-    task: str | None = Field(None, description="The id of the known task that answered.")
-    adaptation: str | None = None
-    revision: int | None = None
-
-
-class NumberPrediction(BaseModel):
-    """The prediction of one row: a number."""
-
-    kind: Literal["number"]
-    value: float
-    interval: tuple[float, float] = Field(description="Holds the truth at the confidence; in the units of the labels.")
-    used: Literal["personal", "base", "support", "task"]
-    task: str | None = Field(None, description="The id of the known task that answered.")
-    adaptation: str | None = None
-    revision: int | None = None
-
-
-PredictionAnswer = Annotated[ClassPrediction | NumberPrediction, Field(discriminator="kind")]
-
-
-class FailedAnswer(BaseModel):
-    """A row that failed alone."""
-
-    problem: ProblemDocument
-
-
-class PredictAnswer(BaseModel):
-    """The predictions, in the order of the inputs or rows."""
-
-    model: str
-    version: int
-    predictions: list[PredictionAnswer | FailedAnswer]
-
-
-class LabelAnswer(BaseModel):
-    """How much there is of a label."""
-
-    examples: int
-    weight: float
-
-
-class ChangeAnswer(BaseModel):
-    """What one change came to."""
-
-    example_id: str
-    action: Literal["added", "replaced", "removed"]
-    revision: int = Field(description="The revision that the change made.")
-    repeated: bool = Field(False, description="The event was known: nothing changed now.")
-
-
-class WrittenAnswer(BaseModel):
-    """An adaptation after a change."""
-
-    model: str
-    version: int = Field(description="The version that the change was made with.")
-    id: str
-    revision: int
-    labels: dict[str, LabelAnswer] = Field(description="By label; empty where the model predicts numbers.")
-    examples: int = Field(description="How many there are.")
-    results: list[ChangeAnswer]
-
-
-class ExampleAnswer(BaseModel):
-    """A kept example, without its input."""
-
-    example_id: str
-    label: str | float
-    weight: float
-    source: str | None = None
-    created_at: datetime
-
-
-class AdaptationAnswer(BaseModel):
-    """An adaptation with its examples, in event order."""
-
-    model: str
-    id: str
-    revision: int
-    labels: dict[str, LabelAnswer] = Field(description="By label; empty where the model predicts numbers.")
-    examples: list[ExampleAnswer]
-    created_at: datetime
-    updated_at: datetime
-
-
-class AdaptationItem(BaseModel):
-    """A line of the list of adaptations."""
-
-    id: str
-    revision: int
-    labels: list[str] = Field(description="Empty where the model predicts numbers.")
-    examples: int
-    created_at: datetime
-    updated_at: datetime
-
-
-class AdaptationList(BaseModel):
-    """A page of adaptations, by id."""
-
-    adaptations: list[AdaptationItem]
-    next: str | None = Field(None, description="Pass as `after` for the next page; null on the last.")
-
-
-class VersionAnswer(BaseModel):
-    """One version of a model, and what it takes and gives."""
-
-    version: int
-    labels: list[str] = Field(description="The names of this version, such as `stable`.")
-    digest: str
-    description: str
-    inputs: dict[str, Any]
-    accepts: list[str]
-    output: dict[str, Any]
-    limits: dict[str, Any]
-    invariant: list[str]
-    state_bytes: int = Field(description="Bytes of one task state.")
-    card: str = Field(description="Markdown: training data, licence, evaluation.")
-
-
-class ModelAnswer(BaseModel):
-    """A model: its newest version, and which others there are."""
-
-    name: str
-    versions: list[int]
-    labels: dict[str, int]
-    newest: VersionAnswer
-
-
-class ModelList(BaseModel):
-    """All models."""
-
-    models: list[ModelAnswer]
-
-
-class VersionList(BaseModel):
-    """All versions of a model."""
-
-    model: str
-    versions: list[VersionAnswer]
-
-
-class TaskList(BaseModel):
-    """The known tasks of a model version; empty where tasks come from support sets alone."""
-
-    model: str
-    version: int
-    tasks: list[dict[str, Any]]
-
-
-class HealthAnswer(BaseModel):
-    """Alive, or ready with these bundles."""
-
-    status: Literal["live", "ready"]
-    bundles: dict[str, str] | None = Field(None, description="Digest by `model/version`.")

@@ -74,11 +74,15 @@ class TaskState:
         labels: The label of each slot.
         shots: The effective shots of calibration: the smallest sum of weights over the labels in use, or, where
             labels are numbers, the sum of all weights.
+        task: The id of the known task whose columns it reads, if it comes of one.
+        described: Whether a descriptor stands behind it, so that it answers without any example.
     """
 
     arrays: Arrays
     labels: Labels
     shots: float
+    task: str | None = None
+    described: bool = False
 
     @property
     def ways(self) -> int:

@@ -16,7 +16,8 @@ from tests.tasks import Example, Glyphs, alike, scores
 from handful_service.engine.slots import SlotTables
 from handful_service.errors import AdaptationNotFound
 from handful_service.predictor.changes import ExampleChange, Precondition
-from handful_service.predictor.predicting import Ask, ByAdaptation, PredictOptions
+from handful_service.predictor.predicting import PredictOptions
+from handful_service.predictor.refs import Ask, ByAdaptation
 from handful_service.task import Arrays, Caller
 
 TASKS = 64

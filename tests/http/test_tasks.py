@@ -70,8 +70,10 @@ def test_rows_of_every_kind_of_task_answer_as_if_alone(tiny: Api, name: str) -> 
 def test_an_unknown_task_is_told_with_some_of_those_there_are(tiny: Api) -> None:
     refused = problem(tiny.predict("many", inputs=QUERIES, task={"id": "task-9"}), 404, "task-not-found")
     assert field(refused) == "task.id"
-    assert "'task-0'" in refused["errors"][0]["allowed"]
+    assert "'task-7'" in refused["errors"][0]["allowed"]
     assert "and 3 more" in refused["errors"][0]["allowed"]
+    near = problem(tiny.predict("scripts", inputs=QUERIES, task={"id": "Latn"}), 404, "task-not-found")
+    assert near["errors"][0]["allowed"].startswith("one of ['latin'], and 1 more")
     rows = [{"input": QUERIES[0], "task": {"id": task}} for task in ("greek", "klingon")]
     good, bad = tiny.predict("scripts", rows=rows, partial=True).json()["predictions"]
     assert good["task"] == "greek"
@@ -81,15 +83,17 @@ def test_an_unknown_task_is_told_with_some_of_those_there_are(tiny: Api) -> None
 @pytest.mark.parametrize(
     ("body", "status", "slug", "place"),
     [
-        ({"task": {"metadata": {"script": "greek"}}}, 422, "request-invalid", "task"),
-        ({"task": {"text": "greek letters"}}, 422, "request-invalid", "task"),
+        ({"task": {"metadata": {"script": "greek"}}}, 422, "not-accepted", "task.metadata"),
+        ({"task": {"text": "greek letters"}}, 422, "not-accepted", "task.text"),
+        ({"task": {"id": "greek", "metadata": {"script": "greek"}}}, 422, "not-accepted", "task.metadata"),
         ({"task": {"id": "greek", "ids": ["latin"]}}, 422, "request-invalid", "task"),
-        ({"task": {}}, 422, "request-invalid", "task.id"),
+        ({"task": {}}, 422, "request-invalid", "task"),
         ({"task": "greek"}, 422, "request-invalid", "task"),
         ({"task": {"id": "no id"}}, 422, "request-invalid", "task.id"),
         ({"task": {"id": 0}}, 422, "request-invalid", "task.id"),
         ({"task": {"id": "greek"}, "adaptation": "alice"}, 422, "request-invalid", "adaptation"),
-        ({"task": {"id": "greek"}, "support": []}, 422, "request-invalid", "support"),
+        ({"task": {"id": "greek"}, "support": [{"input": 0, "label": "alpha"}]}, 422, "not-accepted", "support"),
+        ({"task": {"ids": ["greek"]}, "support": []}, 422, "request-invalid", "support"),
         ({"task": {"id": "GREEK"}}, 404, "task-not-found", "task.id"),
     ],
 )
@@ -133,8 +137,8 @@ def test_the_known_tasks_are_listed_as_the_bundle_has_them(tiny: Api) -> None:
     found = tiny.get("/v1/models/scripts/tasks").json()
     assert (found["model"], found["version"]) == ("scripts", 1)
     assert found["tasks"] == [
-        {"id": task, "shots": 1, "labels": [label for _, label in support], "evaluation": {"accuracy": 0.9},
-         "description": task}
+        {"id": task, "kind": "class", "labels": [label for _, label in support], "shots": 1, "description": task,
+         "evaluation": {"accuracy": 0.9}}
         for task, support in SUPPORTS.items()
     ]  # fmt: skip
     newest = tiny.get("/v1/models/alone").json()["newest"]

@@ -42,7 +42,7 @@ FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 def one(y: Any, where: Manifest = PLAIN, shots: float = 1, **options: Any) -> NumberAnswer:
-    (answer,) = read(np.array([y], np.float32), Labels(()), shots, where, ReadOptions(**options), ["inputs[0]"])
+    (answer,) = read(np.array([y], np.float32), Labels(()), shots, where.output, ReadOptions(**options), ["inputs[0]"])
     assert isinstance(answer, NumberAnswer)
     return answer
 
@@ -149,7 +149,7 @@ def test_what_is_not_finite_is_refused_and_never_answered(broken: list[float]) -
         assert np.isfinite(one([broken]).interval).all()
         return
     with pytest.raises(InputInvalid, match=r"^inputs\[1\]: gives a number that is not finite"):
-        read(y, Labels(()), 1, PLAIN, ReadOptions(), ["inputs[0]", "inputs[1]"])
+        read(y, Labels(()), 1, PLAIN.output, ReadOptions(), ["inputs[0]", "inputs[1]"])
 
 
 @pytest.mark.parametrize("label", ["7", "", True, False, None, [1.0]])

@@ -24,16 +24,8 @@ from handful_service.errors import (
 )
 from handful_service.metrics import Metrics
 from handful_service.predictor.models import Model, Models
-from handful_service.predictor.predicting import (
-    Ask,
-    Base,
-    ByAdaptation,
-    BySupport,
-    NoStates,
-    Outcome,
-    PredictOptions,
-    Predictor,
-)
+from handful_service.predictor.predicting import NoStates, Outcome, PredictOptions, Predictor
+from handful_service.predictor.refs import Ask, Base, ByAdaptation, BySupport
 from handful_service.predictor.supports import Labelled
 from handful_service.task import Caller
 

@@ -39,13 +39,13 @@ def softmax(y: np.ndarray) -> np.ndarray:
 
 
 def one(y: np.ndarray, where: Manifest = CALIBRATED, shots: float = 1, **options: Any) -> ClassAnswer:
-    (answer,) = read(y, LABELS, shots, where, ReadOptions(**options), ["inputs[0]"])
+    (answer,) = read(y, LABELS, shots, where.output, ReadOptions(**options), ["inputs[0]"])
     return answer
 
 
 @given(logits(members=3))
 def test_scores_are_the_mean_of_the_members_softmax_over_the_labels_that_are_there(y: np.ndarray) -> None:
-    answers = read(y, LABELS, 1, PLAIN, ReadOptions(), FIELDS)
+    answers = read(y, LABELS, 1, PLAIN.output, ReadOptions(), FIELDS)
     assert len(answers) == len(y)
     for row, answer in zip(y, answers, strict=True):
         want = dict(zip("acdfh", softmax(row[:, PRESENT]).mean(0), strict=True))
@@ -93,7 +93,7 @@ def test_the_cell_of_the_calibration_is_the_nearest_lower_one_or_the_first(
 ) -> None:
     names = tuple("abcdefgh"[:ways]) + (None,) * (8 - ways)
     y = np.arange(8, dtype=np.float32)[None, None]
-    (answer,) = read(y, Labels(names), shots, CALIBRATED, ReadOptions(), FIELDS)
+    (answer,) = read(y, Labels(names), shots, CALIBRATED.output, ReadOptions(), FIELDS)
     want = softmax(y[0, 0, :ways] / np.float32(temperature))
     assert answer.scores == pytest.approx(dict(zip("abcdefgh", want, strict=False)))
 
@@ -134,7 +134,7 @@ def test_logits_that_are_no_numbers_are_refused_and_never_answered(broken: float
     y = np.zeros((4, 1, 8), np.float32)
     y[2] = broken
     with pytest.raises(InputInvalid, match=r"^inputs\[2\]: gives scores that are not finite"):
-        read(y, LABELS, 1, PLAIN, ReadOptions(), FIELDS)
+        read(y, LABELS, 1, PLAIN.output, ReadOptions(), FIELDS)
 
 
 def test_a_label_with_a_logit_of_minus_infinity_has_the_score_0() -> None:

@@ -136,7 +136,7 @@ THREE = TinyTasks(supports={**OPEN.supports, "third": OPEN.supports["latin"]})
         (lambda folder: edit_requests(folder, lambda found: found[0].update(task="greek")),
          "golden_requests.json[0]", "cannot be read"),
         (lambda folder: edit_requests(folder, lambda found: found[0].update(support=found[-1]["support"])),
-         "golden_requests.json[0]", "stand beside each other"),
+         "golden_requests.json[0]", "learns nothing beside a task"),
     ],
 )  # fmt: skip
 def test_a_bundle_that_does_not_know_its_tasks_is_refused(

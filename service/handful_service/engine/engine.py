@@ -9,8 +9,9 @@ from typing import TypeVar
 import numpy as np
 
 from ..bundle.bundle import GOLDEN, Bundle, Golden
-from ..bundle.manifest import DESCRIBE_ID, GraphName
-from ..bundle.signature import BATCH, INDEX, Signature
+from ..bundle.contradictions import PRIOR
+from ..bundle.manifest import DESCRIBE_ID, DESCRIBE_METADATA, DESCRIBE_TEXT, GraphName
+from ..bundle.signature import BATCH, INDEX, METADATA, TEXT, Signature
 from ..errors import BundleInvalid, SignatureMismatch, SupportSetInvalid
 from ..task import Array, Arrays, SupportSet
 from .batcher import Batcher
@@ -38,6 +39,14 @@ class Row:
 
     features: Arrays
     slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Adapt:
+    """What one adapt starts from: statistics or a support set, and the state of a descriptor where there is one."""
+
+    source: Arrays | SupportSet
+    prior: Arrays | None
 
 
 class Engine:
@@ -73,7 +82,7 @@ class Engine:
             for name, graph in bundle.manifest.graphs.items()
         }
         self._encoder = self._batcher("encode", self._encode, lambda rows: len(next(iter(rows.values()))))
-        self._describer = self._batcher(DESCRIBE_ID, self._describe, lambda index: 1)
+        self._describers = {graph: self._describer(graph) for graph in self._sessions if graph.startswith("describe.")}
         self._summariser = self._batcher("summarise", self._summarise, len)
         self._adapter = self._batcher("adapt", self._adapt, _adapt_rows)
         self._predictor = self._batcher("predict", self._predict, lambda row: 1)
@@ -92,6 +101,9 @@ class Engine:
             on_batch=lambda rows: self._on_batch(graph, rows),
         )
 
+    def _describer(self, graph: GraphName) -> Batcher[Arrays, Arrays]:
+        return self._batcher(graph, lambda items: self._describe(graph, items), lambda descriptor: 1)
+
     async def encode(self, inputs: Arrays) -> Arrays:
         """Features `[n, *feature]` of inputs `[n, *input]`; a call larger than a batch is cut and rejoined."""
         n = len(next(iter(inputs.values())))
@@ -102,9 +114,15 @@ class Engine:
         parts = await self._encoder.submit(*pieces)
         return {name: np.concatenate([part[name] for part in parts]) for name in self.manifest.features}
 
-    async def describe(self, index: int) -> Arrays:
-        """φ, each `[*state]`, of the known task at a place of the bundle's list."""
-        (state,) = await self._describer.submit(index)
+    async def describe(self, descriptor: Arrays) -> Arrays:
+        """φ, each `[*state]`, of one descriptor.
+
+        Args:
+            descriptor: `index` int64 `[]`, the place of a known task in the bundle's list; or `metadata` float32
+                `[fields]`, with an index where the bundle has them beside an id; or `text` int64 `[tokens]`.
+        """
+        graph = DESCRIBE_TEXT if TEXT in descriptor else DESCRIBE_METADATA if METADATA in descriptor else DESCRIBE_ID
+        (state,) = await self._describers[graph].submit(descriptor)
         return state
 
     def no_features(self) -> Arrays:
@@ -127,13 +145,17 @@ class Engine:
             statistics[name] = total
         return statistics
 
-    async def adapt(self, source: Arrays | SupportSet) -> Arrays:
+    async def adapt(self, source: Arrays | SupportSet, prior: Arrays | None = None) -> Arrays:
         """φ, each `[*state]`, of the statistics or, for a bundle without them, of a support set.
+
+        Args:
+            source: What is learned from.
+            prior: The state that it starts from, where the bundle's adapt takes one.
 
         Raises:
             SupportSetInvalid: the numbers became so large that φ is not finite.
         """
-        (state,) = await self._adapter.submit(source)
+        (state,) = await self._adapter.submit(_Adapt(source, prior))
         if not all(np.isfinite(array).all() for array in state.values()):
             raise SupportSetInvalid("gives a task state that is not finite", field="support", allowed="smaller inputs")
         return state
@@ -147,22 +169,29 @@ class Engine:
         merged = {name: np.concatenate([item[name] for item in items]) for name in self.manifest.inputs}
         return _cut(self._run("encode", merged, sum(counts)), counts)
 
-    def _describe(self, items: Sequence[int]) -> Sequence[Arrays]:
-        return _rows(self._run(DESCRIBE_ID, {INDEX: np.array(items, np.int64)}, len(items)), len(items))
+    def _describe(self, graph: GraphName, items: Sequence[Arrays]) -> Sequence[Arrays]:
+        feed = {name: np.stack([item[name] for item in items]) for name in self._bundle.signatures[graph][0].tensors}
+        return _rows(self._run(graph, feed, len(items)), len(items))
 
     def _summarise(self, items: Sequence[SupportSet]) -> Sequence[Arrays]:
         return _rows(self._run("summarise", self._padded(items), len(items)), len(items))
 
-    def _adapt(self, items: Sequence[Arrays | SupportSet]) -> Sequence[Arrays]:
+    def _adapt(self, items: Sequence[_Adapt]) -> Sequence[Arrays]:
         if self.manifest.statistics is None:
-            feed = self._padded([item for item in items if isinstance(item, SupportSet)])
+            feed = self._padded([item.source for item in items if isinstance(item.source, SupportSet)])
         else:
-            statistics = [item for item in items if not isinstance(item, SupportSet)]
+            statistics = [item.source for item in items if not isinstance(item.source, SupportSet)]
             with np.errstate(over="ignore"):
                 feed = {
                     name: np.stack([item[name] for item in statistics]).astype(spec.dtype)
                     for name, spec in self.manifest.statistics.items()
                 }
+        if self.manifest.takes_prior:
+            priors = [item.prior for item in items if item.prior is not None]
+            feed = {
+                **feed,
+                **{PRIOR + name: np.stack([prior[name] for prior in priors]) for name in self.manifest.state},
+            }
         return _rows(self._run("adapt", feed, len(items)), len(items))
 
     def _predict(self, items: Sequence[Row]) -> Sequence[Array]:
@@ -229,7 +258,7 @@ class Engine:
             part = tasks[at : at + self._limits.max_rows]
             file, names = self.manifest.graphs[DESCRIBE_ID].file, f"{part[0][0]!r} to {part[-1][0]!r}"
             try:
-                states = self._describe([task.index for _, task in part])
+                states = self._describe(DESCRIBE_ID, [{INDEX: np.int64(task.index)} for _, task in part])
             except Exception as error:  # see above
                 raise BundleInvalid(f"cannot describe the tasks {names}: {error}", field=file) from error
             if not all(np.isfinite(array).all() for state in states for array in state.values()):
@@ -246,8 +275,8 @@ def _golden_rows(takes: Signature, gives: Signature, golden: Golden) -> int:
     return sizes[BATCH]
 
 
-def _adapt_rows(item: Arrays | SupportSet) -> int:
-    return max(1, len(item)) if isinstance(item, SupportSet) else 1
+def _adapt_rows(item: _Adapt) -> int:
+    return max(1, len(item.source)) if isinstance(item.source, SupportSet) else 1
 
 
 def _chunk(support: SupportSet, at: int) -> SupportSet:

@@ -2,15 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Literal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from ..errors import AdaptationNotFound, ExampleNotFound, NotAccepted
 from ..npz import pack
 from ..store.store import AsyncStore
 from ..store.values import Adaptation, Change, Event, Key, NewExample, RevisionMoved, Summary
-from ..task import Arrays, Caller
+from ..task import Arrays, Caller, Labels
 from .changes import (
     ChangeResult,
     ExampleChange,
@@ -24,11 +25,22 @@ from .changes import (
     sort_out,
 )
 from .models import Models, Served, VersionRef
-from .states import ATTEMPTS, Active, States, contended, kept, slots_of
+from .preparing import check_ways
+from .states import ATTEMPTS, Active, Start, States, contended, kept
 from .supports import Labelled
 
 Retention = Literal["inputs", "features"]
 Attempt = Callable[[Adaptation | None], Awaitable[Written]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Put:
+    """Changes to make, what they are learned from, and the descriptor of the adaptation after them."""
+
+    changes: Sequence[ExampleChange]
+    begun: Start
+    descriptor: Mapping[str, Any] | None
+    replace: bool
 
 
 class Adaptations:
@@ -57,18 +69,34 @@ class Adaptations:
         name: str,
         changes: Sequence[ExampleChange],
         precondition: Precondition,
+        descriptor: Mapping[str, Any] | None = None,
     ) -> Written:
-        """Create an adaptation, or replace all its examples.
+        """Create an adaptation, or replace all its examples and the task that it starts from.
+
+        Args:
+            caller: Who asks.
+            model: Whose adaptation it is.
+            version: Which version learns now.
+            name: The adaptation's id.
+            changes: Its examples.
+            precondition: What must hold before.
+            descriptor: What the task is that learning starts from, as a request says it: `id`, `metadata`, `text`.
 
         Raises:
             RequestError: the support set or the precondition does not hold; nothing is changed then.
         """
         served = self._served(model, version)
-        checked = [change.checked(served.labelling) for change in changes]
+        if descriptor is None and "support" not in served.manifest.accepts:
+            raise NotAccepted(
+                "the model learns beside a task only", field="task", allowed="a task beside the support set"
+            )
+        begun = await self._states.start(served, descriptor, field="support" if descriptor is None else "task")
+        checked = [change.checked(begun.rules) for change in changes]
         key = Key(caller.tenant, model, name)
 
         async def attempt(current: Adaptation | None) -> Written:
-            return await self._change(served, key, current, checked, precondition, replace=True)
+            put = _Put(checked, begun, descriptor, replace=True)
+            return await self._change(served, key, current, put, precondition)
 
         return await self._attempts(key, attempt)
 
@@ -87,13 +115,16 @@ class Adaptations:
             RequestError: an example or the precondition does not hold; nothing is changed then.
         """
         served = self._served(model, version)
-        checked = [change.checked(served.labelling) for change in changes]
         key = Key(caller.tenant, model, name)
 
         async def attempt(current: Adaptation | None) -> Written:
-            if served.manifest.open_labels:
+            if served.manifest.open_labels or "support" not in served.manifest.accepts:
                 must_exist(current, name)
-            return await self._change(served, key, current, checked, precondition, replace=False)
+            descriptor = current.descriptor if current else None
+            begun = await self._states.start(served, descriptor, field="id")
+            checked = [change.checked(begun.rules) for change in changes]
+            put = _Put(checked, begun, descriptor, replace=False)
+            return await self._change(served, key, current, put, precondition)
 
         return await self._attempts(key, attempt)
 
@@ -158,7 +189,7 @@ class Adaptations:
 
     def _served(self, model: str, version: VersionRef) -> Served:
         served = self._models.version(model, version)
-        if "support" not in served.manifest.accepts:
+        if not {"support", "task+support"} & set(served.manifest.accepts):
             raise NotAccepted("the model learns from no support set", field="model")
         return served
 
@@ -181,11 +212,10 @@ class Adaptations:
         served: Served,
         key: Key,
         current: Adaptation | None,
-        changes: Sequence[ExampleChange],
+        asked: _Put,
         precondition: Precondition,
-        *,
-        replace: bool,
     ) -> Written:
+        changes, begun, replace = asked.changes, asked.begun, asked.replace
         events = await self._store.events(key, [change.event_id for change in changes if change.event_id])
         pending, repeated = sort_out(changes, None if replace else current, events)
         if repeated and not pending and current is not None:
@@ -194,19 +224,21 @@ class Adaptations:
         before = [] if replace or current is None else [kept(example) for example in current.examples]
         known = {item.example_id: (item.label, item.weight) for item in before}
         known |= {item.example_id: (item.change.label, item.change.weight) for item in pending}
-        labels = [label for label, _ in known.values()]
-        served.labelling.check(labels, "support" if replace else "examples")
+        labels, place = [label for label, _ in known.values()], "support" if replace else "examples"
+        begun.rules.check(labels, place)
+        check_ways(labels, begun.prior.labels if begun.prior else Labels(()), served.manifest.ways, place)
         new = await self._encode(served, pending)
-        slots = slots_of(labels, served, None if replace else current)
+        slots = begun.slots(labels, None if replace else current)
         grown = None if replace or any(item.known for item in pending) else current
         change = Change(
             key=key,
             labels=slots.slots,
+            descriptor=asked.descriptor,
             replace=replace,
             put=tuple(self._new_example(item, new.get(item.example_id)) for item in pending),
             remove=(),
             events=tuple(_event(item) for item in pending if item.change.event_id),
-            state=await self._states.after(served, key, _merge(before, pending, new), slots, grown=grown),
+            state=await self._states.after(served, key, _merge(before, pending, new), begun, slots, grown=grown),
             digest=served.digest,
         )
         revision = await self._store.commit(change, expected=current.revision if current else None)
@@ -233,16 +265,18 @@ class Adaptations:
         left = [kept(example) for example in current.examples if example.example_id != example_id]
         if len(left) == len(current.examples):
             raise ExampleNotFound(f"adaptation {current.key.id!r} has no example {example_id!r}", field="example_id")
-        slots = slots_of([item.label for item in left], served, current)
+        begun = await self._states.start(served, current.descriptor, field="id")
+        slots = begun.slots([item.label for item in left], current)
         result = {"example_id": example_id, "action": "removed"}
         change = Change(
             key=current.key,
             labels=slots.slots,
+            descriptor=current.descriptor,
             replace=False,
             put=(),
             remove=(example_id,),
             events=(Event(event_id, wanted, result),) if event_id else (),
-            state=await self._states.after(served, current.key, left, slots),
+            state=await self._states.after(served, current.key, left, begun, slots),
             digest=served.digest,
         )
         revision = await self._store.commit(change, expected=current.revision)

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import Manifest
+from ..bundle.outputs import TaskOutput, TaskReader
 from ..cache import Held, StateCache
+from ..codecs.text import Tokenizer
 from ..engine.engine import Engine
 from ..errors import ModelNotFound
 from .labelling import Labelling, labelling
@@ -16,25 +18,49 @@ VersionRef = int | str | None
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One bundle, ready to run."""
+    """One bundle, ready to run.
+
+    Attributes:
+        tokenizer: Of its texts, where it reads any.
+    """
 
     bundle: Bundle
     engine: Engine
     cache: StateCache
+    tokenizer: Tokenizer | None = None
 
     @property
     def manifest(self) -> Manifest:
         """The bundle's manifest."""
         return self.bundle.manifest
 
-    @property
-    def labelling(self) -> Labelling:
-        """The rules of its labels."""
-        return labelling(self.manifest)
+    def reader(self, task: str | None) -> tuple[TaskReader, slice]:
+        """How the columns of a known task are read, and which they are; without a task, those of the whole output."""
+        known = None if task is None else self.bundle.known_tasks.get(task)
+        if known is not None:
+            return known.output, slice(*known.columns)
+        output = self.manifest.output
+        if isinstance(output, TaskOutput):
+            raise TypeError("columns are read by task, and none is named")
+        return output, slice(0, self.manifest.width)
+
+    def rules(self, task: str | None = None, *, described: bool = False) -> Labelling:
+        """The rules of the labels of a known task, or of all.
+
+        Args:
+            task: The id of the task that reads the columns, if it is known.
+            described: Whether the state of a descriptor stands behind the examples, so that there may be none.
+        """
+        if task is None and not described:
+            return labelling(self.manifest)
+        return labelling(self.manifest.of_task(self.reader(task)[0], described=described))
 
     def can_answer(self, held: Held) -> bool:
-        """Whether a state is one to predict with: one without examples needs a base, or labels that are fixed."""
-        return bool(held.labels.present or held.shots or self.manifest.base)
+        """Whether a state is one to predict with.
+
+        One without examples needs a base, labels that are fixed, or a descriptor.
+        """
+        return bool(held.labels.present or held.shots or held.described or self.manifest.base)
 
     @property
     def digest(self) -> str:

@@ -1,71 +1,26 @@
 """Predict: caller, request, task state, batch, answer. No HTTP, no SQL."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from itertools import chain
+from typing import Literal, Protocol
 
-from ..bundle.tasks import KnownTask, find_task
 from ..cache import Held
 from ..engine.engine import Row
 from ..errors import AdaptationNotFound, HandfulError, NotAccepted, TaskConflict
 from ..task import Arrays, Caller
+from .accepting import check_task, must_accept, resolved, start
+from .describing import decode_named, described_state, pinned_state
 from .models import Models, Served, VersionRef
-from .preparing import base_state, checked, encode, row, split, state_of, task_state
+from .preparing import base_state, check_ways, checked, encode, row, split, state_of
 from .reading import Answer, ReadOptions, read
+from .refs import Ask, ByAdaptation, BySupport, ByTask, Named
 from .supports import Labelled
 
 Used = Literal["personal", "base", "support", "task"]
-
-
-@dataclass(frozen=True, slots=True)
-class ByAdaptation:
-    """The task is a stored adaptation."""
-
-    id: str
-    field: str = "adaptation"
-
-
-@dataclass(frozen=True, slots=True)
-class ByTask:
-    """The task is one that the model knows."""
-
-    id: str
-    field: str = "task"
-
-
-@dataclass(frozen=True, slots=True)
-class BySupport:
-    """The task is defined by the examples of this call; nothing is kept."""
-
-    examples: tuple[Labelled, ...]
-    field: str = "support"
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """No task is named: the base model."""
-
-    field: str = "task"
-
-
-TaskRef = ByAdaptation | ByTask | BySupport | Base
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Some inputs of one task.
-
-    Attributes:
-        inputs: Raw values.
-        fields: The place of each in the request, for messages.
-    """
-
-    inputs: tuple[Any, ...]
-    fields: tuple[str, ...]
-    task: TaskRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +42,29 @@ class PredictOptions:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An answer, and the task state that gave it."""
+    """An answer, and the task state that gave it.
+
+    Attributes:
+        task: The id of the known task whose columns were read.
+        folded: Fields whose category was folded to «other»: of the input, and of the task's metadata.
+    """
 
     answer: Answer
     used: Used
     task: str | None = None
     adaptation: str | None = None
     revision: int | None = None
+    folded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A task's state in a slot, what kind it is, its revision, and the folded fields behind it."""
+
+    held: Held
+    used: Used
+    revision: int | None = None
+    folded: tuple[str, ...] = ()
 
 
 Outcome = Sequence[Prediction] | HandfulError
@@ -125,7 +96,7 @@ class Predictor:
     Args:
         models: What is served.
         states: Of the stored tasks.
-        decoder: Threads that decode pictures.
+        decoder: Threads that decode pictures and texts.
     """
 
     def __init__(self, models: Models, states: StoredStates, decoder: Executor) -> None:
@@ -153,106 +124,120 @@ class Predictor:
         return served, outcomes
 
     async def answer(self, caller: Caller, served: Served, ask: Ask, options: PredictOptions) -> list[Prediction]:
-        """The predictions of one ask.
+        """The predictions of one ask: of each input in order, and of each task in order within it.
 
         Raises:
             HandfulError: an input, an example or the task is not valid.
         """
-        task = ask.task
-        _check_named(served, task)
-        examples = _examples(served, task) if isinstance(task, BySupport) else []
+        ask = Ask(ask.inputs, ask.fields, resolved(served, ask.task))
+        check_task(served, ask.task, options.read)
+        examples = _examples(served, ask.task) if isinstance(ask.task, BySupport) else []
         values = [*ask.inputs, *(example.input for example in examples)]
         fields = [*ask.fields, *(f"{example.field}.input" for example in examples)]
-        features, support = split(await encode(served, values, fields, self._decoder), len(ask.inputs))
-        async with self._state(caller, served, task, (support, examples), options) as (
-            held,
-            used,
-            revision,
-        ):
-            y = await served.engine.predict([Row(row(features, i), held.slot) for i in range(len(ask.inputs))])
-            answers = read(y, held.labels, held.shots, served.manifest, options.read, ask.fields)
-        known = task.id if isinstance(task, ByTask) else None
-        stored = task.id if isinstance(task, ByAdaptation) else None
-        return [Prediction(answer, used, known, stored, revision) for answer in answers]
+        encoded, folded = await encode(served, values, fields, self._decoder)
+        features, support = split(encoded, len(ask.inputs))
+        async with AsyncExitStack() as pins:
+            states = await self._pin(pins, caller, served, ask, (support, examples), options)
+            answers = await _answers(served, ask, features, states, options.read)
+        stored = ask.task.id if isinstance(ask.task, ByAdaptation) else None
+        taught = tuple(chain.from_iterable(_places(examples, folded[len(ask.inputs) :])))
+        return [
+            Prediction(answer, state.used, state.held.task, stored, state.revision, (*of_input, *state.folded, *taught))
+            for of_input, of_tasks in zip(folded[: len(ask.inputs)], answers, strict=True)
+            for state, answer in zip(states, of_tasks, strict=True)
+        ]
 
-    @asynccontextmanager
-    async def _state(
+    async def _pin(
         self,
+        pins: AsyncExitStack,
         caller: Caller,
         served: Served,
-        task: TaskRef,
+        ask: Ask,
         support: tuple[Arrays, list[Labelled]],
         options: PredictOptions,
-    ) -> AsyncIterator[tuple[Held, Used, int | None]]:
-        """The task's state in a slot, what kind it is, and its revision."""
-        if isinstance(task, BySupport) and support[1]:
-            async with served.cache.borrowed(await state_of(served, *support)) as held:
-                yield held, "support", None
-        elif isinstance(task, ByAdaptation):
-            async with self._stored(caller, served, task, options) as found:
-                yield found
-        elif isinstance(task, ByTask):
-            known = _known(served, task)
-            place = ("task", served.digest, known.index)
-            async with served.cache.pinned(place, lambda: task_state(served, known)) as held:
-                yield held, "task", None
-        else:
-            async with self._base(served, task.field) as held:
-                yield held, "base", None
+    ) -> list[_State]:
+        """The states of the ask's tasks, each in a slot until the pins are taken out."""
+        task = ask.task
+        if isinstance(task, ByTask):
+            return [await self._described(pins, served, named) for named in task.names]
+        if isinstance(task, BySupport):
+            return [await self._learned(pins, served, task, support)]
+        if isinstance(task, ByAdaptation):
+            return [await self._stored(pins, caller, served, task, options)]
+        return [await self._base(pins, served, task.field)]
 
-    @asynccontextmanager
+    async def _described(self, pins: AsyncExitStack, served: Served, named: Named) -> _State:
+        described = await decode_named(served, named, self._decoder)
+        held = await pins.enter_async_context(pinned_state(served, described))
+        return _State(held, "task", folded=described.folded)
+
+    async def _learned(
+        self, pins: AsyncExitStack, served: Served, task: BySupport, support: tuple[Arrays, list[Labelled]]
+    ) -> _State:
+        named = start(served, task.named, task.field)
+        if named is None:
+            held = await pins.enter_async_context(served.cache.borrowed(await state_of(served, *support)))
+            return _State(held, "support")
+        described = await decode_named(served, named, self._decoder)
+        labels = [example.label for example in support[1]]
+        check_ways(labels, described.labels, served.manifest.ways, task.field)
+        state = await state_of(served, *support, await described_state(served, described))
+        held = await pins.enter_async_context(served.cache.borrowed(state))
+        return _State(held, "support", folded=described.folded)
+
     async def _stored(
-        self, caller: Caller, served: Served, task: ByAdaptation, options: PredictOptions
-    ) -> AsyncIterator[tuple[Held, Used, int | None]]:
+        self, pins: AsyncExitStack, caller: Caller, served: Served, task: ByAdaptation, options: PredictOptions
+    ) -> _State:
         try:
             pinned = self._states.pinned(caller, served, task.id, min_revision=options.min_revision)
-            async with pinned as (held, revision):
-                if not served.can_answer(held):
-                    raise TaskConflict(f"adaptation {task.id!r} has no examples", field=task.field)
-                yield held, "personal", revision
+            held, revision = await pins.enter_async_context(pinned)
         except AdaptationNotFound as error:
             if options.on_missing == "error":
                 raise AdaptationNotFound(error.detail, field=task.field, allowed=error.allowed) from error
-            async with self._base(served, "options.on_missing") as held:
-                yield held, "base", None
+            return await self._base(pins, served, "options.on_missing")
+        if not served.can_answer(held):
+            raise TaskConflict(f"adaptation {task.id!r} has no examples", field=task.field)
+        return _State(held, "personal", revision)
 
-    @asynccontextmanager
-    async def _base(self, served: Served, place: str) -> AsyncIterator[Held]:
-        _must_accept(served, "base", place)
-        async with served.cache.pinned(("base", served.digest), lambda: base_state(served)) as held:
-            yield held
-
-
-def _check_named(served: Served, task: TaskRef) -> None:
-    """Refuse a task that is named in a way that the model does not take, before any work is done."""
-    if isinstance(task, ByTask):
-        _must_accept(served, "task", task.field)
-        _known(served, task)
-    elif isinstance(task, ByAdaptation):
-        _must_accept(served, "support", task.field)
-    elif isinstance(task, Base):
-        _must_accept(served, "base", task.field)
-
-
-def _known(served: Served, task: ByTask) -> KnownTask:
-    return find_task(served.bundle.known_tasks, task.id, f"{task.field}.id")
+    async def _base(self, pins: AsyncExitStack, served: Served, place: str) -> _State:
+        must_accept(served, "base", place)
+        if (base := served.manifest.base_task) is not None:
+            state = await self._described(pins, served, Named(base, field=place))
+            return _State(state.held, "base")
+        held = await pins.enter_async_context(served.cache.pinned(("base", served.digest), lambda: base_state(served)))
+        return _State(held, "base")
 
 
 def _examples(served: Served, task: BySupport) -> list[Labelled]:
-    """The examples, checked; none are the base, and refused as a support set where there is none."""
-    if task.examples or "base" not in served.manifest.accepts:
-        _must_accept(served, "support", task.field)
-    return checked(task.examples, served.labelling, task.field)
+    """The examples, checked by the rules of the task that learning starts from."""
+    named = start(served, task.named, task.field)
+    rules = served.rules(named.id, described=True) if named is not None else served.rules()
+    return checked(task.examples, rules, task.field)
 
 
-_REFUSALS = {
-    "base": "no task is named",
-    "support": "the model learns from no support set",
-    "task": "the model knows no tasks by their ids",
-}
+async def _answers(
+    served: Served, ask: Ask, features: Arrays, states: Sequence[_State], options: ReadOptions
+) -> list[list[Answer]]:
+    """For each input the answer under each state: all of them in one batch, each read as its task says."""
+    slots = [state.held.slot for state in states]
+    rows = [row(features, place) for place in range(len(ask.inputs))]
+    y = await served.engine.predict([Row(features, slot) for features in rows for slot in slots])
+    by_state = []
+    for place, state in enumerate(states):
+        held = state.held
+        output, columns = served.reader(held.task)
+        if output.kind == "class" and not held.labels.present:
+            raise NotAccepted(
+                "the labels of the task are not known", field=ask.task.field, allowed="a support set beside it"
+            )
+        of_task = y[place :: len(states), :, columns]
+        by_state.append(read(of_task, held.labels, held.shots, output, options, ask.fields))
+    return [list(answers) for answers in zip(*by_state, strict=True)]
 
 
-def _must_accept(served: Served, kind: Literal["base", "support", "task"], place: str) -> None:
-    if kind not in served.manifest.accepts:
-        what = _REFUSALS[kind]
-        raise NotAccepted(what, field=place, allowed=f"what the model accepts: {list(served.manifest.accepts)}")
+def _places(examples: Sequence[Labelled], folded: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Where the folded fields of a support set stand in the request."""
+    return [
+        tuple(f"{example.field}.input.{name}" for name in names)
+        for example, names in zip(examples, folded, strict=True)
+    ]

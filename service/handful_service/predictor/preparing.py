@@ -7,48 +7,55 @@ from typing import Any
 
 import numpy as np
 
-from ..bundle.manifest import Manifest
-from ..bundle.tasks import KnownTask
-from ..codecs.decode import decode_inputs
+from ..codecs.decode import Decoded, decode_rows
 from ..engine.engine import Engine
-from ..errors import InputInvalid
-from ..task import Arrays, SupportSet, TaskState
+from ..errors import InputInvalid, SupportSetInvalid
+from ..task import Arrays, Label, Labels, SupportSet, TaskState
 from .labelling import Labelling
 from .models import Served
 from .supports import Labelled
 
 PICTURES_AT_A_TIME = 8
+TEXTS_AT_A_TIME = 32
 
 
-async def decode(values: Sequence[Any], fields: Sequence[str], manifest: Manifest, executor: Executor) -> Arrays:
-    """Arrays of raw inputs; pictures are decoded off the event loop, since a large one takes a while.
+async def decode(served: Served, values: Sequence[Any], fields: Sequence[str], executor: Executor) -> Decoded:
+    """Arrays of raw inputs; pictures and texts are decoded off the event loop, since large ones take a while.
 
     A few at a time: other calls get their turn, and a call that is over, by its deadline, stops there.
     """
-    if not any(spec.kind == "image" for spec in manifest.inputs.values()):
-        return decode_inputs(values, fields, manifest)
+    manifest = served.manifest
+    kinds = {spec.kind for spec in manifest.inputs.values()}
+    if not kinds & {"image", "text"}:
+        return decode_rows(values, fields, manifest)
+    size = PICTURES_AT_A_TIME if "image" in kinds else TEXTS_AT_A_TIME
     loop = asyncio.get_running_loop()
     parts = []
-    for at in range(0, max(1, len(values)), PICTURES_AT_A_TIME):
-        span = slice(at, at + PICTURES_AT_A_TIME)
-        parts.append(await loop.run_in_executor(executor, decode_inputs, values[span], fields[span], manifest))
-    return {name: np.concatenate([part[name] for part in parts]) for name in manifest.inputs}
+    for at in range(0, max(1, len(values)), size):
+        span = slice(at, at + size)
+        found = loop.run_in_executor(executor, decode_rows, values[span], fields[span], manifest, served.tokenizer)
+        parts.append(await found)
+    arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in manifest.inputs}
+    return Decoded(arrays, tuple(folded for part in parts for folded in part.folded))
 
 
-async def encode(served: Served, values: Sequence[Any], fields: Sequence[str], executor: Executor) -> Arrays:
-    """Features `[n, *feature]` of `n` raw inputs, whose places in the request are `fields`.
+async def encode(
+    served: Served, values: Sequence[Any], fields: Sequence[str], executor: Executor
+) -> tuple[Arrays, tuple[tuple[str, ...], ...]]:
+    """Features `[n, *feature]` of `n` raw inputs, whose places in the request are `fields`, and what was folded.
 
     Raises:
         InputInvalid: an input cannot be read, or is so large that its features are not finite.
         TooLarge: a picture has too many pixels.
     """
-    features = await served.engine.encode(await decode(values, fields, served.manifest, executor))
+    decoded = await decode(served, values, fields, executor)
+    features = await served.engine.encode(decoded.arrays)
     for array in features.values():
         for place in np.flatnonzero(~np.isfinite(array).all(axis=tuple(range(1, array.ndim)))):
             raise InputInvalid(
                 "gives features that are not finite", field=fields[int(place)], allowed="smaller numbers"
             )
-    return features
+    return features, decoded.folded
 
 
 def checked(examples: Sequence[Labelled], rules: Labelling, place: str = "support") -> list[Labelled]:
@@ -72,33 +79,78 @@ def checked(examples: Sequence[Labelled], rules: Labelling, place: str = "suppor
     return found
 
 
-async def adapt(engine: Engine, support: SupportSet) -> tuple[Arrays, Arrays | None]:
-    """φ of a support set, and the statistics that it was made of, if the bundle has any."""
+def check_ways(labels: Sequence[Label], known: Labels, ways: int, place: str) -> None:
+    """Refuse labels that have no slot beside those of the task that learning starts from.
+
+    Raises:
+        SupportSetInvalid: together there are more than the model has ways.
+    """
+    names: set[Label] = {label for _, label in known.present}
+    together = names | set(labels)
+    if ways and len(together) > ways:
+        raise SupportSetInvalid(
+            f"there are {len(together)} labels with those of the task", field=place, allowed=f"at most {ways} ways"
+        )
+
+
+async def adapt(engine: Engine, support: SupportSet, prior: Arrays | None = None) -> tuple[Arrays, Arrays | None]:
+    """φ of a support set, and the statistics that it was made of, if the bundle has any.
+
+    Args:
+        engine: Runs the graphs.
+        support: The examples.
+        prior: The state that learning starts from, where the bundle takes one. Without examples it is φ itself.
+    """
     if engine.manifest.statistics is None:
-        return await engine.adapt(support), None
-    statistics = await engine.summarise(support)
-    return await engine.adapt(statistics), statistics
+        statistics, source = None, support
+    else:
+        statistics = source = await engine.summarise(support)
+    if prior is not None and not len(support):
+        return prior, statistics
+    return await engine.adapt(source, prior), statistics
 
 
-async def state_of(served: Served, features: Arrays, examples: Sequence[Labelled]) -> TaskState:
-    """The state of a task that checked examples define, given their features `[example, *feature]`."""
+def slots_with(rules: Labelling, labels: Sequence[Label], prior: TaskState | None, before: Labels | None) -> Labels:
+    """The slots of labels.
+
+    Args:
+        rules: Of the labels.
+        labels: Of the examples, in event order.
+        prior: The state that learning starts from; its labels keep their slots.
+        before: The slots until now.
+    """
+    if prior is None or not prior.labels.present:
+        return rules.slots(labels, before)
+    return rules.slots([*(name for _, name in prior.labels.present), *labels], prior.labels)
+
+
+async def state_of(
+    served: Served, features: Arrays, examples: Sequence[Labelled], prior: TaskState | None = None
+) -> TaskState:
+    """The state of a task that checked examples define, given their features `[example, *feature]`.
+
+    Args:
+        served: The model.
+        features: Of the examples.
+        examples: Checked.
+        prior: The state of a descriptor that learning starts from.
+    """
+    if prior is not None and not examples:
+        return prior
     labels = [example.label for example in examples]
     weights = [example.weight for example in examples]
-    rules = served.labelling
-    slots = rules.slots(labels)
-    phi, _ = await adapt(served.engine, rules.support(features, labels, weights, slots))
-    return TaskState(phi, slots, rules.shots(labels, weights))
+    task = prior.task if prior else None
+    rules = served.rules(task, described=prior is not None)
+    slots = slots_with(rules, labels, prior, None)
+    phi, _ = await adapt(
+        served.engine, rules.support(features, labels, weights, slots), prior.arrays if prior else None
+    )
+    return TaskState(phi, slots, rules.shots(labels, weights), task, described=prior is not None)
 
 
 async def base_state(served: Served) -> TaskState:
     """The state with no task given: φ of the empty support set."""
-    nothing = served.engine.no_features()
-    return await state_of(served, nothing, [])
-
-
-async def task_state(served: Served, task: KnownTask) -> TaskState:
-    """The state of a known task."""
-    return TaskState(await served.engine.describe(task.index), task.labels, task.shots)
+    return await state_of(served, served.engine.no_features(), [])
 
 
 def split(features: Arrays, at: int) -> tuple[Arrays, Arrays]:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.manifest import Calibration, Manifest
-from ..bundle.outputs import ClassOutput, NumberOutput
+from ..bundle.outputs import Calibration, ClassOutput, LabelsOutput, NumberOutput, TaskReader
 from ..errors import InputInvalid, NotAccepted
 from ..task import Array, Labels
 
@@ -48,6 +47,19 @@ class ClassAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelsAnswer:
+    """The prediction of one row: any of several labels.
+
+    Attributes:
+        labels: Those that hold, by falling score.
+        scores: By label, highest first; each by itself in 0..1; None unless asked for.
+    """
+
+    labels: tuple[str, ...]
+    scores: dict[str, float] | None
+
+
+@dataclass(frozen=True, slots=True)
 class NumberAnswer:
     """The prediction of one row: a number.
 
@@ -59,7 +71,10 @@ class NumberAnswer:
     interval: tuple[float, float]
 
 
-Answer = ClassAnswer | NumberAnswer
+Answer = ClassAnswer | LabelsAnswer | NumberAnswer
+
+DEFAULT_THRESHOLD = 0.5
+"""Of the score of a label that may hold beside others, where there is no calibration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +85,49 @@ class _Cell:
 
 
 def read(
-    y: Array, labels: Labels, shots: float, manifest: Manifest, options: ReadOptions, fields: Sequence[str]
+    y: Array, labels: Labels, shots: float, output: TaskReader, options: ReadOptions, fields: Sequence[str]
 ) -> list[Answer]:
     """The answers of some rows of one task.
 
     Args:
-        y: Float32 `[n, member, column]`: logits by way, or the means and log-variances of numbers.
-        labels: The label of each way; ways without one are left out.
+        y: Float32 `[n, member, column]`, the columns of the task: logits, or the means and log-variances of numbers.
+        labels: The label of each column of logits; those without one are left out.
         shots: The task's effective shots.
-        manifest: Says the kind of output, and holds the calibration.
+        output: Says the kind of the answer, and holds the calibration.
         options: What the caller wants.
         fields: The place of each row's input in the request, for messages.
 
     Raises:
-        NotAccepted: an option that this kind of output, or a bundle without calibration, cannot serve.
+        NotAccepted: an option that this kind of output, or one without calibration, cannot serve.
         InputInvalid: the columns of a row are not finite, because the input is too large.
     """
-    if isinstance(manifest.output, NumberOutput):
-        return list(_numbers(y.astype(np.float64), shots, manifest.output, options, fields))
-    return list(_classes(y, labels, shots, manifest.output, options, fields))
+    check_options(output, options)
+    if isinstance(output, NumberOutput):
+        return list(_numbers(y.astype(np.float64), shots, output, options, fields))
+    if isinstance(output, LabelsOutput):
+        return list(_any_of(y, output, options, fields))
+    return list(_classes(y, labels, shots, output, options, fields))
+
+
+def check_options(output: TaskReader, options: ReadOptions, task: str | None = None) -> None:
+    """Refuse an option that an output cannot serve.
+
+    Raises:
+        NotAccepted: it cannot.
+    """
+    who = "the model" if task is None else f"task {task!r}"
+    name = "scores" if options.top is None else "top"
+    if isinstance(output, NumberOutput) and (options.top is not None or not options.scores):
+        raise NotAccepted(
+            f"{who} predicts numbers, which have no scores", field=f"options.{name}", allowed="no " + name
+        )
+    if options.confidence is None or isinstance(output, NumberOutput):
+        return
+    if isinstance(output, LabelsOutput):
+        what = f"{who} predicts any of its labels, each with a score of its own and no set"
+        raise NotAccepted(what, field="options.confidence", allowed="no confidence")
+    if output.calibration is None:
+        raise NotAccepted(f"{who} has no calibration", field="options.confidence", allowed="no confidence")
 
 
 def _classes(
@@ -97,20 +136,35 @@ def _classes(
     slots, names = zip(*labels.present, strict=True)
     cell = _cell(output.calibration, len(names), shots, options.confidence)
     scores = _softmax(y[:, :, list(slots)].astype(np.float64) / cell.temperature).mean(axis=1)
+    _refuse_infinite(scores, fields)
+    return [_answer(row, names, cell, options) for row in scores]
+
+
+def _any_of(y: Array, output: LabelsOutput, options: ReadOptions, fields: Sequence[str]) -> list[LabelsAnswer]:
+    """A sigmoid for each label, its mean over the members, and the labels whose mean reaches their threshold."""
+    names, table = output.labels, output.calibration
+    logits = y.astype(np.float64) / (1.0 if table is None else table.temperature)
+    with np.errstate(over="ignore"):  # of a very low logit, whose score is 0
+        scores = (1 / (1 + np.exp(-logits))).mean(axis=1)
+    _refuse_infinite(scores, fields)
+    threshold = np.full(len(names), DEFAULT_THRESHOLD) if table is None else np.array(table.threshold)
+    found = []
+    for row in scores:
+        order = np.argsort(-row, kind="stable")
+        shown = {names[place]: float(row[place]) for place in order[: options.top]} if options.scores else None
+        found.append(LabelsAnswer(tuple(names[place] for place in order if row[place] >= threshold[place]), shown))
+    return found
+
+
+def _refuse_infinite(scores: NDArray[np.float64], fields: Sequence[str]) -> None:
     for place in np.flatnonzero(~np.isfinite(scores).all(axis=1)):
         raise InputInvalid("gives scores that are not finite", field=fields[int(place)], allowed="smaller numbers")
-    return [_answer(row, names, cell, options) for row in scores]
 
 
 def _numbers(
     y: NDArray[np.float64], shots: float, output: NumberOutput, options: ReadOptions, fields: Sequence[str]
 ) -> list[NumberAnswer]:
     """The members' Gaussians mixed into one: the law of total variance."""
-    if options.top is not None or not options.scores:
-        name = "scores" if options.top is None else "top"
-        raise NotAccepted(
-            "the model predicts numbers, which have no scores", field=f"options.{name}", allowed="no " + name
-        )
     means, log_variances = y[..., 0], y[..., 1]
     value = means.mean(axis=1)
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
@@ -124,8 +178,6 @@ def _numbers(
 
 def _cell(calibration: Calibration | None, ways: int, shots: float, confidence: float | None) -> _Cell:
     if calibration is None:
-        if confidence is not None:
-            raise NotAccepted("the model has no calibration", field="options.confidence", allowed="no confidence")
         return _Cell(1.0, DEFAULT_CONFIDENCE, None)
     row, column = calibration.cell(ways, shots)
     confidence = confidence or DEFAULT_CONFIDENCE

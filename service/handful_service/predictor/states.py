@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from ..cache import Held
 from ..errors import AdaptationNotFound, Overloaded, TaskConflict
@@ -17,8 +18,12 @@ from ..npz import pack, unpack
 from ..store.store import AsyncStore
 from ..store.values import Adaptation, Example, Key, NewState, RevisionMoved
 from ..task import Arrays, Caller, Label, Labels, SupportSet, TaskState
+from .accepting import check_learns, must_accept, start
+from .describing import check_named, decode_named, described_state
+from .labelling import Labelling
 from .models import Served
-from .preparing import adapt, encode, row, stack
+from .preparing import adapt, encode, row, slots_with, stack
+from .refs import Named
 from .supports import Labelled
 
 ATTEMPTS = 8
@@ -49,14 +54,45 @@ def kept(example: Example) -> Active:
     return Active(example.example_id, example.label, example.weight, None, example.input)
 
 
-def slots_of(labels: Sequence[Label], served: Served, before: Adaptation | None) -> Labels:
-    """The slots of an adaptation's labels in a bundle.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What the examples of an adaptation are learned from.
 
-    Raises:
-        LabelUnknown: an example has a label that this version's fixed list lacks.
-        TaskConflict: the labels are more than this version has ways, or of another kind.
+    Attributes:
+        rules: Of their labels.
+        prior: The state of the adaptation's descriptor, or of the base, where adapt starts from one.
     """
-    return served.labelling.slots(labels, Labels(before.labels) if before else None)
+
+    rules: Labelling
+    prior: TaskState | None
+
+    @property
+    def phi(self) -> Arrays | None:
+        """The arrays of the prior."""
+        return None if self.prior is None else self.prior.arrays
+
+    def slots(self, labels: Sequence[Label], before: Adaptation | None) -> Labels:
+        """The slots of an adaptation's labels in a bundle.
+
+        Raises:
+            LabelUnknown: an example has a label that this version's fixed list lacks.
+            TaskConflict: the labels are more than this version has ways, or of another kind.
+        """
+        return slots_with(self.rules, labels, self.prior, Labels(before.labels) if before else None)
+
+    def state(self, phi: Arrays, slots: Labels, labels: Sequence[Label], weights: Sequence[float]) -> TaskState:
+        """φ of an adaptation with what reading its answers needs."""
+        if self.prior is None:
+            return TaskState(phi, slots, self.rules.shots(labels, weights))
+        shots = self.rules.shots(labels, weights) if labels else self.prior.shots
+        return TaskState(phi, slots, shots, self.prior.task, described=True)
+
+    def support(
+        self, served: Served, active: Sequence[Active], features: Sequence[Arrays], slots: Labels
+    ) -> SupportSet:
+        """The examples as arrays."""
+        labels, weights = [item.label for item in active], [item.weight for item in active]
+        return self.rules.support(stack(features, served), labels, weights, slots)
 
 
 def contended(name: str) -> Overloaded:
@@ -69,12 +105,38 @@ class States:
 
     Args:
         store: Where adaptations are kept.
-        decoder: Threads that decode pictures.
+        decoder: Threads that decode pictures and texts.
     """
 
     def __init__(self, store: AsyncStore, decoder: Executor) -> None:
         self._store = store
         self._decoder = decoder
+
+    async def start(self, served: Served, descriptor: Mapping[str, Any] | None, *, field: str) -> Start:
+        """What the examples of an adaptation are learned from, in a version of the model.
+
+        Args:
+            served: The version.
+            descriptor: The adaptation's own, as a request says it; None where it has none.
+            field: The place in the request, for messages.
+
+        Raises:
+            NotAccepted: the version does not learn beside such a task.
+            TaskNotFound: it knows no task of the id.
+            InputInvalid: the metadata or the text cannot be read.
+            TaskConflict: it learns only beside a task, and the adaptation names none.
+        """
+        if descriptor is not None:
+            must_accept(served, "task+support", field)
+        named = start(served, None if descriptor is None else Named(**descriptor, field=field), field)
+        if named is None and served.manifest.takes_prior:
+            raise TaskConflict("the adaptation names no task to start from", field=field, allowed="a PUT with a `task`")
+        if named is None:
+            return Start(served.rules(), None)
+        check_named(served, named)
+        check_learns(served, named)
+        prior = await described_state(served, await decode_named(served, named, self._decoder))
+        return Start(served.rules(named.id, described=True), prior)
 
     @asynccontextmanager
     async def pinned(
@@ -115,21 +177,22 @@ class States:
         adaptation = await self._store.get(key)
         if adaptation is None or adaptation.revision != revision:
             raise RevisionMoved(adaptation.revision if adaptation else None)
+        begun = await self.start(served, adaptation.descriptor, field="adaptation")
         labels = [example.label for example in adaptation.examples]
         weights = [example.weight for example in adaptation.examples]
-        slots = slots_of(labels, served, adaptation)
+        slots = begun.slots(labels, adaptation)
         state = await self._store.state(key, served.digest)
         if state is not None and state.revision == revision:
             phi = unpack(state.phi)
         else:
-            phi = await self._rebuild(served, adaptation, slots)
-        return TaskState(phi, slots, served.labelling.shots(labels, weights))
+            phi = await self._rebuild(served, adaptation, begun, slots)
+        return begun.state(phi, slots, labels, weights)
 
-    async def _rebuild(self, served: Served, adaptation: Adaptation, slots: Labels) -> Arrays:
+    async def _rebuild(self, served: Served, adaptation: Adaptation, begun: Start, slots: Labels) -> Arrays:
         """φ for a bundle that has none of this revision yet."""
         active = [kept(example) for example in adaptation.examples]
         features = await self._features(served, adaptation.key, active)
-        phi, statistics = await adapt(served.engine, _support(served, active, features, slots))
+        phi, statistics = await adapt(served.engine, begun.support(served, active, features, slots), begun.phi)
         blobs = {item.example_id: pack(found) for item, found in zip(active, features, strict=True)}
         await self._store.save_state(adaptation.key, adaptation.revision, _new_state(served, phi, statistics), blobs)
         return phi
@@ -139,6 +202,7 @@ class States:
         served: Served,
         key: Key,
         active: Sequence[Active],
+        begun: Start,
         slots: Labels,
         *,
         grown: Adaptation | None = None,
@@ -147,27 +211,28 @@ class States:
 
         Args:
             active: All examples after the change, in event order.
+            begun: What they are learned from.
             slots: Their labels' slots.
             grown: The adaptation before, where the change only added examples after its own.
 
         Raises:
             TaskConflict: an input was not kept, and there are no features of it for this bundle.
         """
-        before = await self._statistics(served, grown, slots) if grown else None
+        before = await self._statistics(served, grown, begun, slots) if grown else None
         fresh = active[len(grown.examples) :] if grown and before is not None else active
-        support = _support(served, fresh, await self._features(served, key, fresh), slots)
+        support = begun.support(served, fresh, await self._features(served, key, fresh), slots)
         if before is None:
-            return _new_state(served, *await adapt(served.engine, support))
+            return _new_state(served, *await adapt(served.engine, support, begun.phi))
         more = await served.engine.summarise(support)
         statistics = {name: before[name] + more[name] for name in before}
-        return _new_state(served, await served.engine.adapt(statistics), statistics)
+        return _new_state(served, await served.engine.adapt(statistics, begun.phi), statistics)
 
-    async def _statistics(self, served: Served, grown: Adaptation, slots: Labels) -> Arrays | None:
+    async def _statistics(self, served: Served, grown: Adaptation, begun: Start, slots: Labels) -> Arrays | None:
         """The statistics to add to, or None where the examples have to be summed again."""
         if served.manifest.statistics is None:
             return None
         labels = [example.label for example in grown.examples]
-        moved = any(slots.slots[slot] != label for slot, label in slots_of(labels, served, grown).present)
+        moved = any(slots.slots[slot] != label for slot, label in begun.slots(labels, grown).present)
         state = await self._store.state(grown.key, served.digest)
         if moved or state is None or state.revision != grown.revision or state.statistics is None:
             return None
@@ -205,13 +270,8 @@ class States:
         """
         values = [example.input for example in examples]
         fields = [f"{example.field}.input" for example in examples]
-        features = await encode(served, values, fields, self._decoder)
+        features, _ = await encode(served, values, fields, self._decoder)
         return [row(features, place) for place in range(len(examples))]
-
-
-def _support(served: Served, active: Sequence[Active], features: Sequence[Arrays], slots: Labels) -> SupportSet:
-    labels, weights = [item.label for item in active], [item.weight for item in active]
-    return served.labelling.support(stack(features, served), labels, weights, slots)
 
 
 def _new_state(served: Served, phi: Arrays, statistics: Arrays | None) -> NewState:

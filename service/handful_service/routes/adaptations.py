@@ -4,18 +4,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from ..predictor.changes import ExampleChange, LabelCount, Written, count_labels
-from ..schemas import (
+from ..answers import (
     AdaptationAnswer,
     AdaptationItem,
     AdaptationList,
     ChangeAnswer,
     ExampleAnswer,
-    ExamplesRequest,
     LabelAnswer,
-    PutRequest,
+    TaskDescriptor,
     WrittenAnswer,
 )
+from ..predictor.changes import ExampleChange, LabelCount, Written, count_labels
+from ..schemas import ExamplesRequest, PutRequest
 from ..task import ID
 from .bodies import body_schema, json_body
 from .common import (
@@ -70,7 +70,7 @@ async def put_adaptation(
     caller: CallerDep,
     precondition: PreconditionDep,
 ) -> Response:
-    """Create an adaptation from a support set, or replace all its examples (201 where it is new)."""
+    """Create an adaptation from a support set, or replace all its examples and its task (201 where it is new)."""
     changes = [
         ExampleChange(
             input=example.input,
@@ -82,7 +82,8 @@ async def put_adaptation(
         )
         for place, example in enumerate(request.support)
     ]
-    written = await service.adaptations.put(caller, model, request.version, id, changes, precondition)
+    task = None if request.task is None else request.task.model_dump(exclude_none=True)
+    written = await service.adaptations.put(caller, model, request.version, id, changes, precondition, task)
     return _written(model, written, created=written.created)
 
 
@@ -150,6 +151,7 @@ async def get_adaptation(
         model=model,
         id=id,
         revision=found.revision,
+        task=None if found.descriptor is None else TaskDescriptor.model_validate(found.descriptor),
         labels=_labels(counts),
         examples=examples,
         created_at=found.created_at,

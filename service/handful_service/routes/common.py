@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request
 
+from ..answers import ProblemDocument
 from ..assembly import Service
 from ..auth import caller
 from ..errors import NotReady, RequestInvalid
 from ..predictor.changes import Precondition
 from ..predictor.models import VersionRef
 from ..problems import MEDIA_TYPE
-from ..schemas import ProblemDocument
 from ..task import ID, Caller
 
 _ETAG = re.compile(r'^"([1-9][0-9]{0,17})"$')

@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter, Request, Response
 
+from ..answers import HealthAnswer
 from ..errors import NotReady
 from ..metrics import CONTENT_TYPE
-from ..schemas import HealthAnswer
 from .common import ServiceDep
 
 router = APIRouter(tags=["health"])

@@ -1,38 +1,50 @@
 """`GET /v1/models…`: what is served."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from fastapi import APIRouter
 
+from ..answers import ModelAnswer, ModelList, TaskAnswer, TaskList, VersionAnswer, VersionList
+from ..bundle.tasks import KnownTask
 from ..predictor.models import Model, Served
-from ..schemas import ModelAnswer, ModelList, TaskList, VersionAnswer, VersionList
 from .common import CallerDep, ModelName, ServiceDep, VersionDep
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-@router.get("")
+@router.get("", response_model_exclude_none=True)
 async def list_models(service: ServiceDep, caller: CallerDep) -> ModelList:
     """All models."""
     return ModelList(models=[_model(model) for model in service.models.all()])
 
 
-@router.get("/{model}")
+@router.get("/{model}", response_model_exclude_none=True)
 async def get_model(model: ModelName, service: ServiceDep, caller: CallerDep) -> ModelAnswer:
     """A model: what its newest version takes, gives and allows."""
     return _model(service.models.model(model))
 
 
-@router.get("/{model}/versions")
+@router.get("/{model}/versions", response_model_exclude_none=True)
 async def list_versions(model: ModelName, service: ServiceDep, caller: CallerDep) -> VersionList:
     """All versions of a model."""
     found = service.models.model(model)
     return VersionList(model=model, versions=[_version(found, number) for number in sorted(found.versions)])
 
 
-@router.get("/{model}/tasks")
+@router.get("/{model}/tasks", response_model_exclude_none=True)
 async def list_tasks(model: ModelName, service: ServiceDep, caller: CallerDep, version: VersionDep) -> TaskList:
     """The known tasks of a model."""
     served: Served = service.models.version(model, version)
-    return TaskList(model=model, version=served.manifest.version, tasks=served.bundle.tasks)
+    known = served.bundle.known_tasks
+    tasks = [_task(entry, known[entry["id"]]) for entry in served.bundle.tasks if entry["id"] in known]
+    return TaskList(model=model, version=served.manifest.version, tasks=tasks, descriptors=served.manifest.descriptors)
+
+
+def _task(entry: Mapping[str, Any], known: KnownTask) -> TaskAnswer:
+    told = {key: entry.get(key) for key in ("description", "metadata", "text", "evaluation", "advice")}
+    labels = [label for _, label in known.labels.present]
+    return TaskAnswer(id=entry["id"], kind=known.output.kind, labels=labels or None, shots=known.shots, **told)
 
 
 def _model(model: Model) -> ModelAnswer:
@@ -52,6 +64,7 @@ def _version(model: Model, number: int) -> VersionAnswer:
         description=manifest.description,
         inputs={name: spec.model_dump(exclude_none=True) for name, spec in manifest.inputs.items()},
         accepts=list(manifest.accepts),
+        descriptors=manifest.descriptors,
         output=manifest.output.model_dump(exclude={"calibration"}, exclude_none=True),
         limits=manifest.limits.model_dump(exclude_none=True),
         invariant=list(manifest.invariant),

@@ -111,6 +111,7 @@ def _knows_event(connection: Connection, change: Change) -> bool:
 
 def _write_head(connection: Connection, change: Change, revision: int, now: datetime, *, new: bool) -> None:
     row: dict[str, Any] = {"revision": revision, "labels": list(change.labels), "updated_at": now}
+    row["descriptor"] = None if change.descriptor is None else dict(change.descriptor)
     if new:
         connection.execute(insert(ADAPTATIONS), _columns(change.key) | row | {"created_at": now})
     else:

@@ -93,6 +93,7 @@ class Store:
             created_at=head.created_at,
             updated_at=head.updated_at,
             examples=tuple(_example(row) for row in rows),
+            descriptor=head.descriptor,
         )
 
     def state(self, key: Key, digest: str) -> State | None:

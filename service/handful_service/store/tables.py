@@ -18,7 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD_REVISION = "0001"
+HEAD_REVISION = "0002"
 """The newest migration. Known here, a start on an up-to-date database need not import Alembic (0.3 s)."""
 
 METADATA = MetaData()
@@ -76,6 +76,7 @@ ADAPTATIONS = Table(
     Column("labels", JSON, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("descriptor", JSON(none_as_null=True)),
 )
 
 EXAMPLES = Table(

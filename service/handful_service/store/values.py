@@ -70,6 +70,7 @@ class Adaptation:
         created_at: UTC.
         updated_at: UTC; when this revision was written.
         examples: In the order of events.
+        descriptor: JSON; what the task is that learning starts from, as a request says it; None where none is named.
     """
 
     key: Key
@@ -78,6 +79,7 @@ class Adaptation:
     created_at: datetime
     updated_at: datetime
     examples: tuple[Example, ...]
+    descriptor: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ class Change:
         events: Events to remember.
         state: φ of the new revision. States of the old one are dropped, for all bundles.
         digest: The bundle that made the features in `put`.
+        descriptor: What the task is that learning starts from, after the change.
     """
 
     key: Key
@@ -165,6 +168,7 @@ class Change:
     events: tuple[Event, ...] = ()
     state: NewState | None = None
     digest: str | None = None
+    descriptor: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if len({example.example_id for example in self.put}) < len(self.put):

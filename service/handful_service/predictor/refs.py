@@ -1,0 +1,88 @@
+"""How a request names its tasks, and what it asks of them: values that the use cases take."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .supports import Labelled
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A task descriptor as it came.
+
+    Attributes:
+        id: Of a known task.
+        metadata: A record that says what the task is, or, beside an id, of what it is asked.
+        text: Words that say what the task is.
+        field: Its place in the request, for messages.
+    """
+
+    id: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    text: str | None = None
+    field: str = "task"
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What is given of it, as a request says it."""
+        given = {"id": self.id, "metadata": self.metadata, "text": self.text}
+        return {key: value for key, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class ByAdaptation:
+    """The task is a stored adaptation."""
+
+    id: str
+    field: str = "adaptation"
+
+
+@dataclass(frozen=True, slots=True)
+class ByTask:
+    """The tasks are described; every input is answered for each of them, in order."""
+
+    names: tuple[Named, ...]
+    field: str = "task"
+
+
+@dataclass(frozen=True, slots=True)
+class BySupport:
+    """The task is defined by the examples of this call; nothing is kept.
+
+    Attributes:
+        named: The task that learning starts from, if one is described.
+    """
+
+    examples: tuple[Labelled, ...]
+    field: str = "support"
+    named: Named | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """No task is named: the base model."""
+
+    field: str = "task"
+
+
+TaskRef = ByAdaptation | ByTask | BySupport | Base
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Some inputs of one task, or of several that all answer every input.
+
+    Attributes:
+        inputs: Raw values.
+        fields: The place of each in the request, for messages.
+    """
+
+    inputs: tuple[Any, ...]
+    fields: tuple[str, ...]
+    task: TaskRef
+
+    @property
+    def answers(self) -> int:
+        """How many answers it gets."""
+        return len(self.inputs) * (len(self.task.names) if isinstance(self.task, ByTask) else 1)
