@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from handful_models.learner import DescribedLearner, Descriptor, Tensors
 from handful_service.bundle.contradictions import PRIOR
 from handful_service.bundle.manifest import DESCRIBE_ID, DESCRIBE_METADATA, DESCRIBE_TEXT, GraphName
+from handful_service.task import Arrays
 
 from .graphs import encodes, export_encode, export_predict, exported, support_features, tracing_support
+from .known import INDEX, describe_graph
 
 DESCRIBES: Mapping[GraphName, Descriptor] = {
     DESCRIBE_ID: "id", DESCRIBE_METADATA: "metadata", DESCRIBE_TEXT: "text",
@@ -43,6 +45,13 @@ class _Described(nn.Module):
         return list(found.values())
 
 
+def states_of(learner: DescribedLearner) -> Arrays:
+    """The state of every known task, in order: `[task, *state]`."""
+    with torch.no_grad():
+        states = learner.describe("id", {INDEX: torch.arange(len(learner.readers))})
+    return {name: value.numpy() for name, value in states.items()}
+
+
 def described_edges(
     learner: DescribedLearner, inputs: Tensors, descriptors: Mapping[Descriptor, Tensors]
 ) -> dict[str, dict[str, Tensor]]:
@@ -74,8 +83,9 @@ def export_described_graphs(
     graphs: dict[GraphName, bytes] = {}
     if encodes(found):
         graphs["encode"] = export_encode(learner, found)
+    graphs[DESCRIBE_ID] = describe_graph(states_of(learner))
     for graph, kind in DESCRIBES.items():
-        if kind in learner.descriptors:
+        if kind != "id" and kind in learner.descriptors:
             graphs[graph] = exported(_Described(learner, graph), descriptors[kind], names)
     if learner.learns:
         examples = [name for name in found["support"] if not name.startswith(PRIOR)]

@@ -25,6 +25,11 @@ Surgery = Literal["none", "pcgrad", "mgda", "aligned-mtl"]
 RECORD = "record"
 """The features of a record where the trunk encodes nothing of it."""
 
+LOG_VARIANCE = 15.0
+"""Of a number in its own units, at most, above and below 0."""
+
+UNBOUNDED = 1.0e30
+
 
 class MultiTaskOptions(Options):
     """The trunk, how tasks reach it, and how their losses meet."""
@@ -68,6 +73,7 @@ class MultiTask(DescribedLearner):
     invariant: tuple[Law, ...] = ()
     descriptors: tuple[Descriptor, ...] = ("id",)
     scale: Tensor
+    bound: Tensor
     offset: Tensor
 
     def __init__(self, readers: Sequence[Reader], fields: Sequence[RecordField], options: MultiTaskOptions) -> None:
@@ -84,6 +90,7 @@ class MultiTask(DescribedLearner):
         self.head = nn.Parameter(torch.randn(len(readers), width, self.ways) * width**-0.5)
         self.bias = nn.Parameter(torch.zeros(len(readers), self.ways))
         self.register_buffer("scale", torch.stack([_own_columns(reader, self.ways) for reader in readers]))
+        self.register_buffer("bound", torch.stack([_bounds(reader, self.ways) for reader in readers]))
         self.register_buffer("offset", torch.zeros(len(readers), self.ways))
         if options.weighting == "uncertainty":
             self.log_variances = nn.Parameter(torch.zeros(len(readers)))
@@ -126,6 +133,8 @@ class MultiTask(DescribedLearner):
         found, index = self.trunk(given, state), state[INDEX][:, 0]
         found = F.dropout(found, self.settings.dropout, self.training)
         columns = (found.unsqueeze(1) @ self.head[index]).squeeze(1) + self.bias[index]
+        bound = self.bound[index]
+        columns = torch.maximum(torch.minimum(columns, bound), -bound)
         return (columns * self.scale[index] + self.offset[index]).unsqueeze(1)
 
     def own_parameters(self) -> list[nn.Parameter]:
@@ -158,3 +167,11 @@ def _own_columns(reader: Reader, columns: int) -> Tensor:
     """1 for the columns that a task reads, 0 for the others."""
     place = torch.arange(columns)
     return ((place >= reader.columns[0]) & (place < reader.columns[1])).float()
+
+
+def _bounds(reader: Reader, columns: int) -> Tensor:
+    """How far from 0 a column may be: a log-variance no further than what float32 can raise to a variance."""
+    found = torch.full((columns,), UNBOUNDED)
+    if reader.kind == "number":
+        found[reader.columns[0] + 1] = LOG_VARIANCE
+    return found

@@ -16,6 +16,9 @@ from torch.nn import functional as F
 
 from .errors import ConfigInvalid
 
+FURTHEST = 10.0
+"""Deviations from the mean beyond which a number counts no further: one wild field must not rule an answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class RecordField:
@@ -108,7 +111,8 @@ class RecordEncoder(nn.Module):
         """Take means, deviations and quantiles of training records `[record, field]`."""
         numbers = x[:, self.numbers]
         self.mean.copy_(numbers.mean(0))
-        self.scale.copy_(numbers.std(0, correction=0).clamp_min(1e-6))
+        deviation = numbers.std(0, correction=0)
+        self.scale.copy_(torch.where(deviation > 0, deviation, 1.0))
         if self.bins:
             levels = np.linspace(0, 1, self.bins + 1)
             self.edges.copy_(torch.from_numpy(np.quantile(numbers.double().numpy(), levels, axis=0).T))
@@ -116,7 +120,7 @@ class RecordEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features of the records; see the class."""
         numbers = x[:, self.numbers]
-        parts = [(numbers - self.mean) / self.scale]
+        parts = [((numbers - self.mean) / self.scale).clamp(-FURTHEST, FURTHEST)]
         if self.bins:
             parts.append(self._placed(numbers).flatten(1))
         for turn, (place, size) in enumerate(self.categories):

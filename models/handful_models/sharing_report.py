@@ -96,8 +96,8 @@ def _page(arms: Sequence[ArmSharing], best: ArmSharing, matrix: Matrix | None, p
         "Each task of a shared model against a model of its own that had as many updates of that task, the same "
         "augmentation and the same early stopping. Δm is the mean over tasks of the gain in % of the single-task "
         "figure; above 0 is better, whatever the figure. Intervals are of 95 %, by a bootstrap over seeds and rows, "
-        "the same rows for both. A task «gains» or «loses» where its p, with Holm's correction over the tasks, is below "
-        "0.05. Rows of the report chose nothing; the arm in bold is best on selection rows.", "",
+        "the same rows for both. A task «gains» or «loses» where its p, with Holm's correction over the tasks, is "
+        "below 0.05. Rows of the report chose nothing; the arm in bold is best on selection rows.", "",
         "| arm | Δm, % | interval | gain | lose | no evidence | selection | trained numbers | seeds |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | --- |",
         *(_arm_line(arm, arm is best) for arm in arms), "",
