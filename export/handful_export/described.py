@@ -21,8 +21,12 @@ from handful_service.task import Arrays
 from .errors import SpecInvalid
 from .known import INDEX
 
-CALIBRATIONS = {"class": Calibration, "labels": LabelsCalibration, "number": NumberCalibration}
-OUTPUTS = {"class": ClassOutput, "labels": LabelsOutput, "number": NumberOutput}
+CALIBRATIONS: Mapping[str, type[Calibration | LabelsCalibration | NumberCalibration]] = {
+    "class": Calibration,
+    "labels": LabelsCalibration,
+    "number": NumberCalibration,
+}
+OUTPUTS: Mapping[str, type[TaskReader]] = {"class": ClassOutput, "labels": LabelsOutput, "number": NumberOutput}
 
 
 @dataclass(frozen=True, slots=True)

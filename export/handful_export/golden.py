@@ -102,10 +102,11 @@ def _request(torch: Runner, episode: RawEpisode, output: Output, known: KnownTas
         state, shots = _adapted(torch, episode, output, labels)
     rows = {**encode(torch, episode.query_inputs), **repeated(state, len(episode.queries))}
     y = torch.run("predict", rows)["y"].astype(np.float64)
-    if isinstance(output, NumberOutput):
-        answers = numbers(y, output, shots)
-    else:
+    if isinstance(output, ClassOutput):
         answers = classes(y[..., : len(labels)], labels, output, shots)
+    else:
+        assert isinstance(output, NumberOutput)  # noqa: S101 (for the type checker: support sets have no other labels)
+        answers = numbers(y, output, shots)
     support = [{"input": raw, "label": label} for raw, label in episode.support]
     return {
         **({"support": support} if support else {}),
@@ -118,7 +119,7 @@ def _request(torch: Runner, episode: RawEpisode, output: Output, known: KnownTas
 
 def _labels(output: Output, support: Sequence[str | float], known: KnownTasks | None, task: str | None) -> list[str]:
     """The label of each slot in use; none for numbers."""
-    if isinstance(output, NumberOutput):
+    if not isinstance(output, ClassOutput):
         return []
     if output.labels != "open":
         return list(output.labels)

@@ -93,14 +93,14 @@ class PictureForm(Form):
         if layer == BLOCKS:
             return torch.bmm(values.flatten(2), weight).unsqueeze(2)
         side = (SIDE, 14, 7, 4)[layer]
-        square = values.unflatten(2, (side, side))
+        square = values.reshape(values.shape[0], values.shape[1], side, side, values.shape[3])
         if gathered or len(weight) > FEW:
             return self._sliced(square, weight)
         return torch.stack([self._convolved(rows, kernels) for rows, kernels in zip(square, weight, strict=True)])
 
     def _convolved(self, square: Tensor, weight: Tensor) -> Tensor:
         """One network: `[row, place, given]` of `[row, side, side, channel]`; channels stay last in memory."""
-        kernels = weight.unflatten(0, (KERNEL, KERNEL, -1)).permute(3, 2, 0, 1)
+        kernels = weight.reshape(KERNEL, KERNEL, -1, weight.shape[1]).permute(3, 2, 0, 1)
         return F.conv2d(square.permute(0, 3, 1, 2), kernels, stride=2, padding=1).flatten(2).transpose(1, 2)
 
     def _sliced(self, square: Tensor, weight: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class PictureForm(Form):
         places = [(row, column) for row in range(KERNEL) for column in range(KERNEL)]
         parts = [padded[:, :, row : row + side : 2, column : column + side : 2] for row, column in places]
         taken = torch.cat(parts, -1).flatten(2, 3)
-        return torch.bmm(taken.flatten(1, 2), weight).unflatten(1, (taken.shape[1], taken.shape[2]))
+        return torch.bmm(taken.flatten(1, 2), weight).reshape(*taken.shape[:3], weight.shape[2])
 
     def glanced(self, x: Tensor) -> Tensor:
         """See `Form`: the picture at a side of 7."""

@@ -72,7 +72,7 @@ class CrossStitch(Conditioning):
                 return values
             by_row = values.transpose(0, 1)
             mixed = stitches[:, layer] @ by_row.flatten(2)
-            return mixed.unflatten(2, by_row.shape[2:]).transpose(0, 1)
+            return mixed.reshape(by_row.shape).transpose(0, 1)
 
         begin = _for_all(self.bank.form.begin(features["x"]), self.bank.networks)
         found = self.bank.run(begin, self.bank.everything(), between=stitched).flatten(2).transpose(0, 1)

@@ -141,7 +141,7 @@ def _of_size(arm: ArmSharing) -> str:
     small, large = (float(np.mean([line.delta for line in part])) for part in (ordered[:half], ordered[half:]))
     ranks = [np.argsort(np.argsort(values)) for values in ([each.size for each in ordered],
                                                            [each.delta for each in ordered])]  # fmt: skip
-    relation = float(np.corrcoef(*ranks)[0, 1])
+    relation = float(np.corrcoef(ranks[0].astype(np.float64), ranks[1].astype(np.float64))[0, 1])
     return (
         f"The {half} smallest tasks gain {small:+.2f} % on average, the others {large:+.2f} %; the rank correlation of "
         f"size and gain is {relation:+.2f}."
