@@ -8,6 +8,10 @@ from pydantic import BaseModel, Field
 from .bundle.descriptors import Descriptors
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class ProblemItem(BaseModel):
     """One thing that is wrong."""
 
@@ -107,6 +111,7 @@ class ChangeAnswer(BaseModel):
     action: Literal["added", "replaced", "removed"]
     revision: int = Field(description="The revision that the change made.")
     repeated: bool = Field(False, description="The event was known: nothing changed now.")
+    folded: Folded = Field(None, exclude_if=_is_none)
 
 
 class WrittenAnswer(BaseModel):
@@ -119,6 +124,7 @@ class WrittenAnswer(BaseModel):
     labels: dict[str, LabelAnswer] = Field(description="By label; empty where the model predicts numbers.")
     examples: int = Field(description="How many there are.")
     results: list[ChangeAnswer]
+    folded: Folded = Field(None, exclude_if=_is_none)
 
 
 class ExampleAnswer(BaseModel):
@@ -132,11 +138,11 @@ class ExampleAnswer(BaseModel):
 
 
 class TaskDescriptor(BaseModel):
-    """A task as it was described."""
+    """A task as it was described; what was not given is left out."""
 
-    id: str | None = None
-    metadata: dict[str, Any] | None = None
-    text: str | None = None
+    id: str | None = Field(None, exclude_if=_is_none)
+    metadata: dict[str, Any] | None = Field(None, exclude_if=_is_none)
+    text: str | None = Field(None, exclude_if=_is_none)
 
 
 class AdaptationAnswer(BaseModel):
@@ -145,7 +151,9 @@ class AdaptationAnswer(BaseModel):
     model: str
     id: str
     revision: int
-    task: TaskDescriptor | None = Field(None, description="What learning starts from, where it was named.")
+    task: TaskDescriptor | None = Field(
+        None, exclude_if=_is_none, description="What learning starts from; left out where no task was named."
+    )
     labels: dict[str, LabelAnswer] = Field(description="By label; empty where the model predicts numbers.")
     examples: list[ExampleAnswer]
     created_at: datetime

@@ -25,7 +25,7 @@ log = logging.getLogger("handful.service")
 
 MIN_SLOTS = 64
 ENTRY_BYTES = 2048
-"""What the cache keeps of a state beside its arrays, at most: its key, which may be a descriptor, and its labels."""
+"""About what the cache keeps of a state beside its arrays: its key, which may be a descriptor, and its labels."""
 
 DECODERS = 2
 

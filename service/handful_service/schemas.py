@@ -80,9 +80,6 @@ class FeedbackExample(Wire):
 Text = Annotated[str, StringConstraints(max_length=2**20)]
 
 
-Text = Annotated[str, StringConstraints(max_length=2**20)]
-
-
 class OneTask(Wire):
     """A task that is described: by its id, by metadata, by a text, or by an id with metadata.
 
@@ -161,9 +158,7 @@ class PredictRequest(Wire):
     )
 
     inputs: list[Any] | None = Field(None, min_length=1, description="Raw inputs, all of one task.")
-    task: TaskName | None = Field(
-        None, description="A described task; beside `support` where the model takes both."
-    )
+    task: TaskName | None = Field(None, description="A described task; beside `support` where the model takes both.")
     adaptation: Id | None = Field(None, description="A stored adaptation.")
     support: list[SupportExample] | None = Field(None, description="A support set; nothing is kept.")
     rows: list[RowRequest] | None = Field(None, min_length=1, description="Inputs that each name their task.")

@@ -187,7 +187,7 @@ def _golden_arrays(content: bytes) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if (size := sum(item.file_size for item in archive.infolist())) > MAX_GOLDEN_BYTES:
                 raise BundleInvalid(f"unpacks to {size} bytes", field=GOLDEN, allowed=f"at most {MAX_GOLDEN_BYTES}")
-        return unpack(content)
+        return dict(unpack(content))
     except BundleInvalid:
         raise
     except Exception:  # zip, zlib and numpy may raise anything on hostile bytes

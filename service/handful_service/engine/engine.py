@@ -258,7 +258,7 @@ class Engine:
             part = tasks[at : at + self._limits.max_rows]
             file, names = self.manifest.graphs[DESCRIBE_ID].file, f"{part[0][0]!r} to {part[-1][0]!r}"
             try:
-                states = self._describe(DESCRIBE_ID, [{INDEX: np.int64(task.index)} for _, task in part])
+                states = self._describe(DESCRIBE_ID, [{INDEX: np.asarray(task.index, np.int64)} for _, task in part])
             except Exception as error:  # see above
                 raise BundleInvalid(f"cannot describe the tasks {names}: {error}", field=file) from error
             if not all(np.isfinite(array).all() for state in states for array in state.values()):

@@ -26,7 +26,7 @@ from .changes import (
 )
 from .models import Models, Served, VersionRef
 from .preparing import check_ways
-from .states import ATTEMPTS, Active, Start, States, contended, kept
+from .states import ATTEMPTS, Start, States, contended, kept, merged
 from .supports import Labelled
 
 Retention = Literal["inputs", "features"]
@@ -227,7 +227,7 @@ class Adaptations:
         labels, place = [label for label, _ in known.values()], "support" if replace else "examples"
         begun.rules.check(labels, place)
         check_ways(labels, begun.prior.labels if begun.prior else Labels(()), served.manifest.ways, place)
-        new = await self._encode(served, pending)
+        new, folded = await self._encode(served, pending)
         slots = begun.slots(labels, None if replace else current)
         grown = None if replace or any(item.known for item in pending) else current
         change = Change(
@@ -238,11 +238,16 @@ class Adaptations:
             put=tuple(self._new_example(item, new.get(item.example_id)) for item in pending),
             remove=(),
             events=tuple(_event(item) for item in pending if item.change.event_id),
-            state=await self._states.after(served, key, _merge(before, pending, new), begun, slots, grown=grown),
+            state=await self._states.after(served, key, merged(before, pending, new), begun, slots, grown=grown),
             digest=served.digest,
         )
         revision = await self._store.commit(change, expected=current.revision if current else None)
-        made = iter([ChangeResult(item.example_id, item.action, revision) for item in pending])
+        made = iter(
+            [
+                ChangeResult(item.example_id, item.action, revision, folded=folded.get(item.example_id, ()))
+                for item in pending
+            ]
+        )
         results = tuple(repeated[place] if place in repeated else next(made) for place in range(len(changes)))
         return Written(
             key.id,
@@ -252,6 +257,7 @@ class Adaptations:
             len(known),
             results,
             created=current is None,
+            folded=begun.folded,
         )
 
     async def _remove(
@@ -284,14 +290,17 @@ class Adaptations:
         results = (ChangeResult(example_id, "removed", revision),)
         return Written(current.key.id, served.manifest.version, revision, counts, len(left), results)
 
-    async def _encode(self, served: Served, pending: Sequence[Pending]) -> dict[str, Arrays]:
-        """The features of the changes that bring an input, by example id."""
+    async def _encode(
+        self, served: Served, pending: Sequence[Pending]
+    ) -> tuple[dict[str, Arrays], dict[str, tuple[str, ...]]]:
+        """The features of the changes that bring an input, and what of it was folded, by example id."""
         given = [item for item in pending if item.change.input is not None]
-        features = await self._states.encode(
+        features, folded = await self._states.encode(
             served,
             [Labelled(item.change.input, item.change.label, item.change.weight, item.change.field) for item in given],
         )
-        return {item.example_id: array for item, array in zip(given, features, strict=True)}
+        ids = [item.example_id for item in given]
+        return dict(zip(ids, features, strict=True)), dict(zip(ids, folded, strict=True))
 
     def _new_example(self, item: Pending, features: Arrays | None) -> NewExample:
         keep = self._retention == "inputs" and item.change.input is not None
@@ -313,18 +322,3 @@ def _unchanged(served: Served, current: Adaptation, results: tuple[ChangeResult,
 def _event(item: Pending) -> Event:
     result = {"example_id": item.example_id, "action": item.action}
     return Event(item.change.event_id or "", item.change.fingerprint(), result)
-
-
-def _merge(before: Sequence[Active], pending: Sequence[Pending], new: dict[str, Arrays]) -> list[Active]:
-    """The examples after a change: a corrected one stays in its place, new ones follow in order."""
-    active = {item.example_id: item for item in before}
-    for item in pending:
-        earlier = active.get(item.example_id)
-        active[item.example_id] = Active(
-            item.example_id,
-            item.change.label,
-            item.change.weight,
-            new.get(item.example_id),
-            earlier.input if earlier else None,
-        )
-    return list(active.values())

@@ -89,12 +89,14 @@ class ChangeResult:
         action: What it did.
         revision: The adaptation's revision that the change made.
         repeated: Whether the event was known, so that nothing changed now.
+        folded: Fields of the input whose category was folded to «other».
     """
 
     example_id: str
     action: Action
     revision: int
     repeated: bool = False
+    folded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class Written:
     Attributes:
         labels: How much there is of each name.
         examples: How many there are now.
+        folded: Fields of the task's metadata whose category was folded to «other».
     """
 
     id: str
@@ -121,6 +124,7 @@ class Written:
     examples: int
     results: tuple[ChangeResult, ...]
     created: bool = False
+    folded: tuple[str, ...] = ()
 
 
 def count_labels(labelled: Sequence[tuple[Label, float]]) -> dict[str, LabelCount]:

@@ -104,8 +104,8 @@ def _task(given: dict[str, Any] | None, examples: tuple[Labelled, ...]) -> TaskR
         return BySupport(examples) if examples else Base()
     if not given or given.keys() - {"id", "ids", "metadata", "text"}:
         raise ValueError(f"a task of {sorted(given)}")
-    shared = {"metadata": given.get("metadata"), "text": given.get("text")}
-    names = tuple(Named(name, **shared) for name in given.get("ids", [given.get("id")]))
+    metadata, text = given.get("metadata"), given.get("text")
+    names = tuple(Named(name, metadata, text) for name in given.get("ids", [given.get("id")]))
     return BySupport(examples, named=names[0]) if examples else ByTask(names)
 
 

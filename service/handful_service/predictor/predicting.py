@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import Literal, Protocol
 
 from ..cache import Held
 from ..engine.engine import Row
-from ..errors import AdaptationNotFound, HandfulError, NotAccepted, TaskConflict
+from ..errors import AdaptationNotFound, CapacityError, HandfulError, NotAccepted, RequestError, TaskConflict
 from ..task import Arrays, Caller
 from .accepting import check_task, must_accept, resolved, start
 from .describing import decode_named, described_state, pinned_state
+from .grouping import groups, together
 from .models import Models, Served, VersionRef
 from .preparing import base_state, check_ways, checked, encode, row, split, state_of
 from .reading import Answer, ReadOptions, read
@@ -113,15 +114,34 @@ class Predictor:
             HandfulError: the model is unknown, or, without `partial`, the first ask that failed.
         """
         served = self._models.version(model, version)
-        results = await asyncio.gather(
-            *(self.answer(caller, served, ask, options) for ask in asks), return_exceptions=True
+        places = groups(asks)
+        found = await asyncio.gather(
+            *(self._group(caller, served, [asks[place] for place in group], options) for group in places)
         )
+        results = dict(zip(chain(*places), chain(*found), strict=True))
         outcomes: list[Outcome] = []
-        for result in results:
+        for place in range(len(asks)):
+            result = results[place]
             if isinstance(result, BaseException) and not (options.partial and isinstance(result, HandfulError)):
                 raise result
             outcomes.append(result)
         return served, outcomes
+
+    async def _group(
+        self, caller: Caller, served: Served, asks: Sequence[Ask], options: PredictOptions
+    ) -> Sequence[Outcome | BaseException]:
+        """The outcome of each ask of the same task; where the caller can mend something, each is answered alone."""
+        if len(asks) > 1:
+            try:
+                predictions = iter(await self.answer(caller, served, together(asks), options))
+            except CapacityError as error:
+                return [error] * len(asks)
+            except RequestError:
+                pass
+            else:
+                return [list(islice(predictions, ask.answers)) for ask in asks]
+        alone = (self.answer(caller, served, ask, options) for ask in asks)
+        return await asyncio.gather(*alone, return_exceptions=True)
 
     async def answer(self, caller: Caller, served: Served, ask: Ask, options: PredictOptions) -> list[Prediction]:
         """The predictions of one ask: of each input in order, and of each task in order within it.

@@ -101,13 +101,10 @@ async def adapt(engine: Engine, support: SupportSet, prior: Arrays | None = None
         support: The examples.
         prior: The state that learning starts from, where the bundle takes one. Without examples it is φ itself.
     """
-    if engine.manifest.statistics is None:
-        statistics, source = None, support
-    else:
-        statistics = source = await engine.summarise(support)
+    statistics = None if engine.manifest.statistics is None else await engine.summarise(support)
     if prior is not None and not len(support):
         return prior, statistics
-    return await engine.adapt(source, prior), statistics
+    return await engine.adapt(support if statistics is None else statistics, prior), statistics
 
 
 def slots_with(rules: Labelling, labels: Sequence[Label], prior: TaskState | None, before: Labels | None) -> Labels:

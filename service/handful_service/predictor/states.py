@@ -19,6 +19,7 @@ from ..store.store import AsyncStore
 from ..store.values import Adaptation, Example, Key, NewState, RevisionMoved
 from ..task import Arrays, Caller, Label, Labels, SupportSet, TaskState
 from .accepting import check_learns, must_accept, start
+from .changes import Pending
 from .describing import check_named, decode_named, described_state
 from .labelling import Labelling
 from .models import Served
@@ -54,6 +55,21 @@ def kept(example: Example) -> Active:
     return Active(example.example_id, example.label, example.weight, None, example.input)
 
 
+def merged(before: Sequence[Active], pending: Sequence[Pending], new: dict[str, Arrays]) -> list[Active]:
+    """The examples after a change: a corrected one stays in its place, new ones follow in order."""
+    active = {item.example_id: item for item in before}
+    for item in pending:
+        earlier = active.get(item.example_id)
+        active[item.example_id] = Active(
+            item.example_id,
+            item.change.label,
+            item.change.weight,
+            new.get(item.example_id),
+            earlier.input if earlier else None,
+        )
+    return list(active.values())
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """What the examples of an adaptation are learned from.
@@ -61,10 +77,12 @@ class Start:
     Attributes:
         rules: Of their labels.
         prior: The state of the adaptation's descriptor, or of the base, where adapt starts from one.
+        folded: Fields of the descriptor whose category was folded to «other».
     """
 
     rules: Labelling
     prior: TaskState | None
+    folded: tuple[str, ...] = ()
 
     @property
     def phi(self) -> Arrays | None:
@@ -135,8 +153,9 @@ class States:
             return Start(served.rules(), None)
         check_named(served, named)
         check_learns(served, named)
-        prior = await described_state(served, await decode_named(served, named, self._decoder))
-        return Start(served.rules(named.id, described=True), prior)
+        described = await decode_named(served, named, self._decoder)
+        prior = await described_state(served, described)
+        return Start(served.rules(named.id, described=True), prior, described.folded)
 
     @asynccontextmanager
     async def pinned(
@@ -259,19 +278,21 @@ class States:
                     allowed="the version that the examples were given to, or a new PUT",
                 )
             inputs.append(Labelled(json.loads(item.input), item.label, item.weight, f"example {item.example_id}"))
-        features = await self.encode(served, inputs)
+        features, _ = await self.encode(served, inputs)
         return {item.example_id: array for item, array in zip(lost, features, strict=True)}
 
-    async def encode(self, served: Served, examples: Sequence[Labelled]) -> list[Arrays]:
-        """The features of each example, each array `[*feature]`.
+    async def encode(
+        self, served: Served, examples: Sequence[Labelled]
+    ) -> tuple[list[Arrays], tuple[tuple[str, ...], ...]]:
+        """The features of each example, each array `[*feature]`, and what of each was folded.
 
         Raises:
             InputInvalid: an input cannot be read.
         """
         values = [example.input for example in examples]
         fields = [f"{example.field}.input" for example in examples]
-        features, _ = await encode(served, values, fields, self._decoder)
-        return [row(features, place) for place in range(len(examples))]
+        features, folded = await encode(served, values, fields, self._decoder)
+        return [row(features, place) for place in range(len(examples))], folded
 
 
 def _new_state(served: Served, phi: Arrays, statistics: Arrays | None) -> NewState:

@@ -185,9 +185,11 @@ def _written(model: str, written: Written, *, created: bool = False) -> Response
                 action=result.action,
                 revision=result.revision,
                 repeated=result.repeated,
+                folded=list(result.folded) or None,
             )
             for result in written.results
         ],
+        folded=list(written.folded) or None,
     )
     headers = {"ETag": etag(written.revision)}
     return Response(answer.model_dump_json(), 201 if created else 200, headers, "application/json")
