@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -114,8 +115,8 @@ class RecordEncoder(nn.Module):
         deviation = numbers.std(0, correction=0)
         self.scale.copy_(torch.where(deviation > 0, deviation, 1.0))
         if self.bins:
-            levels = np.linspace(0, 1, self.bins + 1)
-            self.edges.copy_(torch.from_numpy(np.quantile(numbers.double().numpy(), levels, axis=0).T))
+            edges = [quantile_edges(column, self.bins) for column in numbers.double().numpy().T]
+            self.edges.copy_(torch.from_numpy(np.stack(edges)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of the records; see the class."""
@@ -135,3 +136,17 @@ class RecordEncoder(nn.Module):
         filled = ((numbers.unsqueeze(-1) - low) / width.clamp_min(1e-6)).clamp(0, 1)
         reached = (numbers.unsqueeze(-1) > low).to(numbers.dtype)
         return torch.where(width > 0, filled, reached)
+
+
+def quantile_edges(values: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+    """Edges `[bins + 1]` that cut values `[n]` into bins of about the same number.
+
+    A value that most rows have, such as no gain at all, would take most edges, so they are those of the other rows; the
+    first bin begins at the least value nevertheless.
+    """
+    found, counts = np.unique(values, return_counts=True)
+    most = found[counts.argmax()]
+    others = values[values != most] if len(found) > 1 and counts.max() > len(values) / 2 else values
+    edges = np.quantile(others, np.linspace(0, 1, bins + 1))
+    edges[0], edges[-1] = values.min(), values.max()
+    return np.asarray(edges)

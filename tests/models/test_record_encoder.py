@@ -41,13 +41,13 @@ def test_numbers_are_standard_and_categories_one_hot() -> None:
     assert found[:, 5:].tolist() == [[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]]
 
 
-def test_bins_fill_from_the_left_and_between_equal_quantiles_they_are_switches() -> None:
+def test_bins_fill_from_the_left_and_what_most_rows_have_takes_no_edges() -> None:
     encoder = RecordEncoder(FIELDS, bins=2)
     x = rows_of(FIELDS, COLUMNS)
     encoder.fit(x)
-    assert encoder.edges.tolist() == [[20, 50, 80], [0, 0, 5]]
-    placed = encoder(torch.tensor([[35.0, 0, 0, 0], [95, 0, 2.5, 0], [-5, 0, -1, 0]]))[:, 2:6]
-    torch.testing.assert_close(placed, torch.tensor([[0.5, 0, 0, 0], [1, 1, 1, 0.5], [0, 0, 0, 0]]))
+    assert encoder.edges.tolist() == [[20, 50, 80], [0, 5, 5]]
+    placed = encoder(torch.tensor([[35.0, 0, 0, 0], [95, 0, 2.5, 0], [-5, 0, -1, 0], [20, 0, 9, 0]]))[:, 2:6]
+    torch.testing.assert_close(placed, torch.tensor([[0.5, 0, 0, 0], [1, 1, 0.5, 0], [0, 0, 0, 0], [0, 0, 1, 1]]))
 
 
 def test_categories_may_have_embeddings_and_what_is_out_of_the_list_has_one_too() -> None:
