@@ -24,6 +24,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     for readers in (PAPERS, STRICT):
         tiny_readers.build(folder / "bundles", readers)
     _second(tiny_readers.build(folder / "bundles", TinyReaders(version=2)))
+    for version, base in ((1, True), (2, False)):
+        tiny_readers.build(folder / "bundles", TinyReaders("moving", version, base=base))
     tiny_words.build(folder / "bundles", WORDS)
     (folder / "bundles" / "papers" / "labels.json").write_text('{"old": 1}')
     with in_process(folder, folder / "bundles") as running:
@@ -127,6 +129,19 @@ def test_a_version_that_does_not_know_the_task_says_so(tiny: Api, name: str) -> 
     assert field(refused) == "adaptation.id"
 
 
+def test_a_version_without_a_base_needs_the_task_that_was_never_named(tiny: Api, name: str) -> None:
+    path = f"/v1/models/moving/adaptations/{name}"
+    assert tiny.put(path, json={"support": NUMBERS, "version": 1}).status_code == 201
+    found = predictions(tiny.predict("moving", inputs=RECORDS, adaptation=name, version=1))
+    assert same(found, wanted("pages", None, tiny_readers.SUPPORT))
+    refused = problem(tiny.predict("moving", inputs=RECORDS, adaptation=name, version=2), 409, "task-conflict")
+    assert (field(refused), refused["errors"][0]["allowed"]) == ("adaptation", "a PUT with a `task`")
+    assert field(problem(tiny.post(f"{path}/examples", json={"examples": NUMBERS}), 409, "task-conflict")) == "id"
+    assert tiny.put(path, json={"support": NUMBERS, "task": {"id": "pages"}}).status_code == 200
+    found = predictions(tiny.predict("moving", inputs=RECORDS, adaptation=name))
+    assert same(found, wanted("pages", None, tiny_readers.SUPPORT))
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "slug", "place"),
     [
@@ -166,28 +181,3 @@ def test_a_model_that_learns_beside_tasks_only_keeps_adaptations_of_them(tiny: A
     assert tiny.post(f"{path}/examples", json={"examples": NUMBERS[1:]}).status_code == 200
     found = predictions(tiny.predict("strict", inputs=RECORDS, adaptation=name))
     assert same(found, wanted("pages", None, tiny_readers.SUPPORT))
-
-
-def test_a_migration_keeps_what_an_earlier_server_stored(tmp_path: Path) -> None:
-    from alembic import command
-
-    from handful_service.store.database import Database, alembic_config
-    from handful_service.store.store import Store
-    from handful_service.store.values import Key
-
-    url = f"sqlite:///{tmp_path / 'old.db'}"
-    database = Database(url)
-    with database.writer.begin() as connection:
-        command.upgrade(alembic_config(connection), "0001")
-        connection.exec_driver_sql(
-            "INSERT INTO adaptations (tenant, model, id, revision, labels, created_at, updated_at) "
-            "VALUES ('t', 'm', 'ann', 3, '[\"a\"]', '2026-01-01 00:00:00', '2026-01-01 00:00:00')"
-        )
-    database.close()
-    store = Store(url)
-    try:
-        found = store.get(Key("t", "m", "ann"))
-        assert found is not None
-        assert (found.revision, found.labels, found.descriptor) == (3, ("a",), None)
-    finally:
-        store.close()

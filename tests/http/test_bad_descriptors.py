@@ -1,13 +1,18 @@
 """Tasks that are described badly, texts and records that cannot be read: each is refused with its place."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.serving import Api
 from tests.tasks import field, problem
 
+from .bad_requests import JSON
 from .described import NAMES, NUMBERS, RECORDS, TEXTS, described, predictions, same, wanted
+from .test_fuzz import VALUES, is_fine
 
 GOOD = {"venue": "u", "year": 1}
 OF_PAPERS: list[tuple[dict[str, Any], int, str, str]] = [
@@ -100,3 +105,23 @@ def test_inputs_and_ways_that_a_model_does_not_take_are_refused(
     refused = problem(tiny.predict(model, **body), 422, slug)
     assert field(refused) == place
     assert refused["errors"][0].get("allowed") or "should" in refused["errors"][0]["detail"]
+
+
+PLACES = st.sampled_from(["id", "ids", "metadata", "text", "metadata.venue", "metadata.year", "metadata.task", "input"])
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["papers", "words", "open"]), st.dictionaries(PLACES, VALUES, max_size=3), st.booleans())
+def test_anything_as_a_descriptor_or_an_input_is_answered_or_a_problem(
+    tiny: Api, model: str, values: dict[str, Any], learns: bool
+) -> None:
+    metadata = {key.partition(".")[2]: value for key, value in values.items() if key.startswith("metadata.")}
+    task = {key: value for key, value in values.items() if "." not in key and key != "input"}
+    task |= {"metadata": metadata} if metadata else {}
+    inputs = [values["input"]] if "input" in values else (RECORDS if model == "papers" else TEXTS)
+    body: dict[str, Any] = {"inputs": inputs, "task": task}
+    body |= {"support": NUMBERS if model == "papers" else NAMES} if learns else {}
+    assert is_fine(tiny.post_json(f"/v1/models/{model}/predict", body))
+    put = {"support": body.get("support", []), "task": task}
+    assert is_fine(tiny.request("PUT", f"/v1/models/{model}/adaptations/any", content=json.dumps(put), headers=JSON))
+    assert same(predictions(tiny.predict("papers", inputs=RECORDS, task={"id": "keys"})), wanted("keys"))

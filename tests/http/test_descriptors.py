@@ -10,6 +10,8 @@ from tests import tiny_readers, tiny_words
 from tests.serving import Api
 from tests.tasks import alike, field, problem, scores
 
+from handful_service.answers import ModelAnswer, PredictAnswer, TaskList
+
 from .described import (
     IDS,
     NAMES,
@@ -217,6 +219,28 @@ def test_a_row_of_several_tasks_that_fails_alone_fails_for_each_of_them(tiny: Ap
     found = tiny.predict("papers", rows=rows, partial=True).json()["predictions"]
     assert [item.get("task") for item in found] == ["pages", "good", None, None, None, "keys"]
     assert {field(item["problem"]) for item in found[2:5]} == {"rows[1].input.age"}
+
+
+def test_answers_are_what_the_openapi_document_says(tiny: Api) -> None:
+    answer = tiny.predict("papers", inputs=[{"age": 1, "sector": "?"}], task={"ids": IDS, "metadata": {"venue": "u"}})
+    read = PredictAnswer.model_validate(answer.json())
+    assert [item.model_dump(exclude_none=True) for item in read.predictions] == [
+        {**item, "interval": tuple(item["interval"])} if "interval" in item else item for item in predictions(answer)
+    ]
+    for model in ("papers", "words"):
+        TaskList.model_validate(tiny.get(f"/v1/models/{model}/tasks").json())
+        ModelAnswer.model_validate(tiny.get(f"/v1/models/{model}").json())
+    schemas = tiny.get("/openapi.json").json()["components"]["schemas"]
+    kinds = schemas["PredictAnswer"]["properties"]["predictions"]["items"]["anyOf"][0]["discriminator"]["mapping"]
+    assert kinds.keys() == {"class", "labels", "number"}
+    assert {
+        "RecordOptions",
+        "MetadataDescriptor",
+        "TextDescriptor",
+        "TaskAnswer",
+        "TaskName",
+        "OneTask",
+    } <= schemas.keys()
 
 
 def test_more_answers_than_a_call_may_have_are_refused(tiny: Api) -> None:

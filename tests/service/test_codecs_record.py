@@ -1,5 +1,6 @@
 """Records: objects of typed fields become arrays, and what does not fit is refused with its place."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from tests import tiny_readers
+from tests.tiny_readers import TinyReaders
 
+from handful_service.bundle.manifest import parse_manifest
 from handful_service.bundle.records import RecordOptions
+from handful_service.codecs.decode import decode_rows
 from handful_service.codecs.record import decode_record
 from handful_service.errors import InputInvalid
 
@@ -100,3 +105,14 @@ def test_what_does_not_fit_is_refused_with_its_place(record: Any, place: str, fo
 def test_fields_that_contradict_themselves_are_refused(fields: list[Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         RecordOptions.model_validate({"fields": fields})
+
+
+def test_folded_fields_of_one_tensor_among_several_are_named_with_it() -> None:
+    record = {"dtype": "float32", "axes": [1], "kind": "record", "record": {"fields": [CITY]}}
+    vector = {"dtype": "float32", "axes": [2]}
+    parts = {**tiny_readers.manifest(TinyReaders()), "inputs": {"who": record, "x": {**vector, "kind": "tensor"}}}
+    parts["features"] = {"who": {"dtype": "float32", "axes": [1]}, "x": vector}
+    rows = [{"who": {"city": "x"}, "x": [1, 2]}, {"who": {"city": "z"}, "x": [3, 4]}]
+    found = decode_rows(rows, ["inputs[0]", "inputs[1]"], parse_manifest(json.dumps(parts).encode()))
+    assert found.folded == ((), ("who.city",))
+    assert found.arrays["who"].tolist() == [[0], [2]]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -609,6 +610,39 @@ def test_a_database_of_a_newer_server_is_refused_and_left_alone(empty_url: str) 
         with pytest.raises(NotReady, match=f"9999.*{HEAD_REVISION}"):
             Store(empty_url)
         assert rows(engine)["adaptations"] == 1
+
+
+def test_a_migration_keeps_what_an_earlier_server_stored(empty_url: str) -> None:
+    database = Database(empty_url)
+    with database.writer.begin() as connection:
+        command.upgrade(alembic_config(connection), "0001")
+        connection.execute(
+            text(
+                "INSERT INTO adaptations (tenant, model, id, revision, labels, created_at, updated_at) "
+                "VALUES ('acme', 'mail', 'alice', 3, '[\"a\"]', '2026-01-01 00:00:00', '2026-01-01 00:00:00')"
+            )
+        )
+    database.close()
+    store = Store(empty_url)
+    kept = found(store)
+    store.close()
+    assert (kept.revision, kept.labels, kept.descriptor) == (3, ("a",), None)
+
+
+def test_a_descriptor_is_kept_until_a_change_has_another(empty_url: str) -> None:
+    store = Store(empty_url)
+    revision = None
+    for descriptor in (
+        {"id": "pages", "metadata": {"venue": "\u00e9", "year": 2017.5}},
+        {"text": "x"},
+        None,
+        {"id": "a"},
+    ):
+        revision = store.commit(Change(ALICE, (), descriptor=descriptor), expected=revision)
+        found = store.get(ALICE)
+        assert found is not None
+        assert found.descriptor == descriptor
+    store.close()
 
 
 def test_a_migration_that_fails_leaves_nothing(empty_url: str) -> None:
