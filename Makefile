@@ -12,7 +12,7 @@ PACKAGES := service models export
 # glibc's trimming costs training up to half of a step.
 TRAIN_ENV := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_PAD_=268435456
 
-.PHONY: serve test lint type load docs image glyphs heads ensemble scratch known tasks http clean
+.PHONY: serve test lint type load docs image glyphs heads ensemble scratch known tasks alphabets adult http clean
 
 serve: $(SERVE_ENV)/.installed
 	@$(SERVE_ENV)/bin/handful serve & server=$$!; \
@@ -133,6 +133,17 @@ tasks: | $(TEST_ENV)/.installed
 	$(BIN)/handful evaluate runs/jester-bayes --title Jester --markdown docs/results/jester.md
 	$(BIN)/handful evaluate $(foreach fold,0 1 2 3 4 5,runs/parkinsons-bayes-$(fold)) --title "Parkinson's" \
 	  --markdown docs/results/parkinsons.md
+
+# Known tasks: every conditioning with five seeds, and the sharing report. `make --jobs 2 alphabets adult`
+CONDITIONINGS := multi-head concatenation addition film mmoe cross-stitch
+KNOWN_SEEDS := 1 2 3 4 5
+runs/known/%/result.json: | $(TEST_ENV)/.installed
+	$(ONE_CORE) train models/configs/$(basename $*).toml --set seed=$(patsubst .%,%,$(suffix $*)) --run $(@D)
+known_runs = $(foreach seed,$(KNOWN_SEEDS),runs/known/$(1).$(seed))
+known_results = $(addsuffix /result.json,$(call known_runs,$(1)))
+alphabets adult: %: $(foreach name,independent $(CONDITIONINGS),$(call known_results,%-$(name)))
+	$(ONE_CORE) evaluate $(foreach name,$(CONDITIONINGS),$(call known_runs,$*-$(name))) \
+	  --against-single $(call known_runs,$*-independent) --markdown docs/results/$*.md
 
 $(SERVE_ENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Handful needs Python 3.11 or newer' if sys.version_info < (3, 11) else 0)"

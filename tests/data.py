@@ -101,3 +101,31 @@ def write_synthetic_parkinsons(folder: Path, *, patients: int = 12, seed: int = 
     shuffled = pa.table({name: column[order] for name, column in table.items()})
     parquet.write_table(shuffled, place / "parkinsons_updrs.parquet")
     return folder
+
+
+def write_synthetic_adult(folder: Path, *, rows: int = 400, seed: int = 0) -> Path:
+    """People whose income, hours and occupation hang on age and education, in the file and columns of the real set."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    generator = np.random.default_rng(seed)
+    names = {
+        "workclass": ["?", "Private", "State-gov"], "education": ["10th", "Bachelors", "Masters"],
+        "marital_status": ["Divorced", "Never-married"], "relationship": ["Husband", "Unmarried", "Wife"],
+        "race": ["Other", "White"], "sex": ["Female", "Male"], "native_country": ["?", "Cuba", "United-States"],
+    }  # fmt: skip
+    table: dict[str, object] = {name: generator.choice(values, rows) for name, values in names.items()}
+    age, school = generator.integers(17, 80, rows), generator.integers(1, 17, rows)
+    skill = (age - 48) / 20 + (school - 8) / 5 + generator.normal(0, 0.3, rows)
+    jobs = np.array(["Craft-repair", "Exec-managerial", "Sales"])[np.digitize(skill, (-0.5, 0.5))]
+    table |= {
+        "age": age, "education_num": school, "fnlwgt": generator.integers(12000, 90000, rows),
+        "capital_gain": generator.choice([0, 0, 0, 2174], rows), "capital_loss": np.zeros(rows, np.int64),
+        "occupation": np.where(generator.random(rows) < 0.1, "?", jobs), "income": (skill > 0).astype(np.int64),
+        "hours_per_week": np.clip(40 + 8 * skill, 1, 99).astype(np.int64),
+        "split": np.where(np.arange(rows) < 0.75 * rows, "train", "test"),
+    }  # fmt: skip
+    place = folder / "uci_adult"
+    place.mkdir(parents=True)
+    parquet.write_table(pa.table(table), place / "adult.parquet")
+    return folder

@@ -33,9 +33,36 @@ def card(spec: ExportSpec, run: Run) -> str:
 def _evaluated(evaluation: dict[str, Any] | None) -> list[str]:
     if evaluation is None:
         return ["Not evaluated."]
+    if "tasks" in evaluation:
+        return _known(evaluation)
     if "figures" in evaluation:
         return _figures(evaluation)
     return [*_table(evaluation), *notes(evaluation["learner"])]
+
+
+def _known(evaluation: dict[str, Any]) -> list[str]:
+    """Figures of known tasks, and what sharing did to them, if that was measured."""
+    sharing = {each["task"]: each for each in evaluation.get("sharing", {}).get("tasks", [])}
+    lines = [
+        "On rows neither trained on nor used to choose anything, 95 % confidence intervals over rows. «Sharing» is the "
+        "gain in % over a model of the task's own, with Holm's correction over the tasks:"
+        if sharing
+        else "On rows neither trained on nor used to choose anything, 95 % confidence intervals over rows:",
+        "",
+        "| task | figure | mean | rows |" + (" sharing |" if sharing else ""),
+        "| --- | --- | --- | --- |" + (" --- |" if sharing else ""),
+    ]
+    for row in evaluation["tasks"]:
+        line = f"| {row['task']} | {row['metric']} | {row['mean']:.4f} ± {row['interval']:.4f} | {row['rows']} |"
+        if found := sharing.get(row["task"]):
+            interval = f"{found['low']:+.2f} to {found['high']:+.2f}"
+            line += f" {found['verdict']}: {found['delta']:+.2f} % ({interval}) |"
+        lines.append(line)
+    if sharing:
+        arm = evaluation["sharing"]
+        lines += ["", f"Δm, the mean gain over all tasks: {arm['delta']:+.2f} % ({arm['low']:+.2f} to "
+                  f"{arm['high']:+.2f}), {len(arm['seeds'])} seeds."]  # fmt: skip
+    return lines
 
 
 def _figures(evaluation: dict[str, Any]) -> list[str]:

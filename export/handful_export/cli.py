@@ -37,25 +37,32 @@ def export(argv: Sequence[str]) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    from handful_models.training import load_trained  # noqa: PLC0415 (seconds of import that --help does without)
+    from handful_models.learner import DescribedLearner  # noqa: PLC0415 (seconds of import that --help does without)
+    from handful_models.training import load_trained  # noqa: PLC0415
 
     from .card import card  # noqa: PLC0415
+    from .described_materials import described_material  # noqa: PLC0415
+    from .described_writer import export_described  # noqa: PLC0415
     from .materials import known_tasks, materials  # noqa: PLC0415
     from .spec import read_spec  # noqa: PLC0415
     from .writer import Material, export_bundle, set_label  # noqa: PLC0415
 
     spec, run = read_spec(arguments.config), Run(arguments.run)
     learner = load_trained(run)
-    sample, episodes = materials(run.read_config(), arguments.data)
-    material = Material(
-        sample=sample,
-        episodes=episodes,
-        card=card(spec, run),
-        calibration=_json_of(Run(arguments.calibration or arguments.run).calibration, needed=arguments.calibration),
-        known=known_tasks(arguments.known) if arguments.known else None,
-        evaluation=_json_of(run.evaluation, needed=None),
-    )
-    folder, report = export_bundle(learner, arguments.out, spec=spec, material=material)
+    if isinstance(learner, DescribedLearner):
+        known = described_material(run, learner, arguments.data, card(spec, run))
+        folder, report = export_described(learner, arguments.out, spec=spec, material=known)
+    else:
+        sample, episodes = materials(run.read_config(), arguments.data)
+        material = Material(
+            sample=sample,
+            episodes=episodes,
+            card=card(spec, run),
+            calibration=_json_of(Run(arguments.calibration or arguments.run).calibration, needed=arguments.calibration),
+            known=known_tasks(arguments.known) if arguments.known else None,
+            evaluation=_json_of(run.evaluation, needed=None),
+        )
+        folder, report = export_bundle(learner, arguments.out, spec=spec, material=material)
     if arguments.label:
         set_label(arguments.out, spec.name, arguments.label, spec.version)
     print(f"wrote {folder}")

@@ -22,6 +22,13 @@ def evaluate(argv: Sequence[str]) -> int:
     """Measure trained runs on tasks they never saw, side by side, or bundles as their users see them."""
     parser = argparse.ArgumentParser("handful evaluate", description=evaluate.__doc__)
     parser.add_argument("runs", type=Path, nargs="*", help="run directories; several make a comparison")
+    parser.add_argument(
+        "--against-single",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="compare runs of known tasks with these, the sharing report",
+    )
     parser.add_argument("--bundle", type=Path, action="append", default=[], help="a bundle, measured through HTTP")
     parser.add_argument("--split", default="evaluation", help="of the characters (default: evaluation)")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (default: 0)")
@@ -52,10 +59,13 @@ def evaluate(argv: Sequence[str]) -> int:
 def _runs(arguments: argparse.Namespace, command: str) -> str:
     from handful_models.evaluation import COMPARED, PUBLISHED, Protocol  # noqa: PLC0415 (--help does without torch)
     from handful_models.measuring import measure  # noqa: PLC0415
+    from handful_models.methods import DESCRIBED  # noqa: PLC0415
     from handful_models.report import comparison, grouped, page, paired_with_best  # noqa: PLC0415
     from handful_models.runs import Run  # noqa: PLC0415
 
     runs = [Run(folder) for folder in arguments.runs]
+    if arguments.against_single or all(run.read_config().learner.method in DESCRIBED for run in runs):
+        return _known(runs, arguments, command)
     if any(run.read_config().data.set != "omniglot" for run in runs):
         return _tasks(runs, arguments, command)
     protocols = PUBLISHED if len(runs) == 1 else COMPARED
@@ -66,6 +76,17 @@ def _runs(arguments: argparse.Namespace, command: str) -> str:
     if arguments.paired:
         text += "\n" + paired_with_best(runs, Protocol(*_sizes(arguments.paired)).title) + "\n"
     return text
+
+
+def _known(runs: "list[Run]", arguments: argparse.Namespace, command: str) -> str:
+    from handful_models.runs import Run  # noqa: PLC0415 (see _runs)
+    from handful_models.sharing_report import sharing_report  # noqa: PLC0415
+    from handful_models.task_evaluation import evaluation_page, measure_known  # noqa: PLC0415
+
+    if not arguments.against_single:
+        return evaluation_page([measure_known(run, arguments.data) for run in runs], command)
+    single = [Run(folder) for folder in arguments.against_single]
+    return sharing_report(runs, single, arguments.data, page=arguments.markdown, command=command)
 
 
 def _tasks(runs: "list[Run]", arguments: argparse.Namespace, command: str) -> str:

@@ -1,14 +1,15 @@
 """The export gate: a bundle that breaks a law of serving is refused here, before anyone can publish it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handful_service.bundle.manifest import GraphName, Manifest
+from handful_service.bundle.manifest import Manifest
 from handful_service.task import Arrays
 
+from .closeness import OUTLIER, PARITY, SAME, Comparing, Report
 from .errors import GateRefused
 from .known import DESCRIBE_ID, INDEX, KnownTasks
 from .runner import Runner, adapt, encode, support_feed
@@ -16,14 +17,6 @@ from .sample import Labelled, Sample
 
 SIZES = ((1, 1), (2, 7), (7, 2))
 """(batch, support) sizes that every graph is run at, besides the largest support set that the limits allow."""
-
-PARITY = 1e-4
-"""torch against ONNX, relative and absolute."""
-
-SAME = 1e-5
-"""Answers that must be the same: scores of a batch and alone, padded and not, permuted and not."""
-
-OUTLIER = 1.0e4
 
 ORDERS = 20
 """Orders of a support set that the spread is measured over."""
@@ -49,18 +42,7 @@ class Support:
         return Support({name: a[places] for name, a in self.features.items()}, self.y[places], self.weight[places])
 
 
-@dataclass
-class Report:
-    """What the gate measured: by check, the largest difference or the figure found."""
-
-    figures: dict[str, float] = field(default_factory=dict)
-
-    def note(self, check: str, figure: float) -> None:
-        """Keep the worst figure of a check."""
-        self.figures[check] = max(self.figures.get(check, 0.0), float(figure))
-
-
-class Gate:
+class Gate(Comparing):
     """The checks of one bundle.
 
     Args:
@@ -82,10 +64,8 @@ class Gate:
         *,
         seed: int = 0,
     ) -> None:
-        self.report = Report()
+        super().__init__(torch, onnx)
         self._manifest = manifest
-        self._torch = torch
-        self._onnx = onnx
         self._sample = sample
         self._known = known
         self._draw = np.random.default_rng(seed)
@@ -149,15 +129,6 @@ class Gate:
             source = self._same("summarise", feed) if self._onnx.additive else feed
             self._same("predict", {**features, **self._same("adapt", source)})
 
-    def _both_encode(self, inputs: Arrays) -> Arrays:
-        return self._same("encode", inputs) if self._onnx.encodes else inputs
-
-    def _same(self, graph: GraphName, arrays: Arrays) -> Arrays:
-        expected, got = self._torch.run(graph, arrays), self._onnx.run(graph, arrays)
-        for name, array in expected.items():
-            self._close(f"parity of {graph}", array, got[name], PARITY)
-        return expected
-
     def _padding(self) -> None:
         """Absent examples with wild features change nothing, wherever they stand."""
         support, query = self._support(7), self._features(5)
@@ -194,19 +165,6 @@ class Gate:
             self._apart("summarise", feed)
         self._apart("adapt", self._onnx.run("summarise", feed) if self._onnx.additive else feed)
         self._apart("predict", {**features, **adapt(self._onnx, feed)})
-
-    def _apart(self, graph: GraphName, arrays: Arrays) -> None:
-        together = self._onnx.run(graph, arrays)
-        wild = {name: array.copy() for name, array in arrays.items()}
-        for array in wild.values():
-            if array.dtype == np.float32:
-                array[0] *= OUTLIER
-        beside = self._onnx.run(graph, wild)
-        for row in range(1, len(next(iter(arrays.values())))):
-            alone = self._onnx.run(graph, {name: array[row : row + 1] for name, array in arrays.items()})
-            for name, array in together.items():
-                self._close(f"rows of {graph} apart", array[row], beside[name][row], SAME)
-                self._close(f"rows of {graph} alone", array[row], alone[name][0], SAME)
 
     def _sensitivity(self) -> None:
         """Dropping an example, and swapping two labels, changes the answer, and as much as torch's."""
@@ -298,17 +256,6 @@ class Gate:
         slots = np.arange(examples, dtype=np.int64) % max(1, min(ways or examples, self._manifest.ways))
         y = slots if self._of_class else drawn.y
         return Support(encode(self._onnx, drawn.inputs), y, np.ones(examples, np.float32))
-
-    def _close(self, check: str, expected: np.ndarray, got: np.ndarray, tolerance: float) -> None:
-        if expected.shape != got.shape:
-            raise GateRefused(check, f"the shape is {got.shape}, expected {expected.shape}")
-        difference = np.abs(got.astype(np.float64) - expected.astype(np.float64))
-        allowed = tolerance * (1 + np.abs(expected.astype(np.float64)))
-        worst = float((difference / allowed).max(initial=0.0)) * tolerance
-        # A NaN on either side fails this comparison: it equals nothing.
-        if not (difference <= allowed).all():
-            raise GateRefused(check, f"differs by {worst:.3g} (relative and absolute), allowed is {tolerance:g}")
-        self.report.note(check, worst)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Golden vectors and golden requests: what the training pipeline answers, for the service to be held to."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ def golden_vectors(
         weight = np.ones(examples, np.float32)
         weight[-1] = 0
         support = support_feed(features, y, weight)
-        states = _repeated(adapt(torch, support), examples)
+        states = repeated(adapt(torch, support), examples)
         statistics = torch.run("summarise", support) if torch.additive else support
         edges |= {"summarise": (support, statistics)} if torch.additive else {}
         edges["adapt"] = (statistics, adapt(torch, support))
@@ -70,6 +70,11 @@ def golden_vectors(
     if known is not None:
         index = np.arange(len(known.entries), dtype=np.int64)
         edges[DESCRIBE_ID] = ({INDEX: index}, dict(known.states))
+    return vectors_file(edges)
+
+
+def vectors_file(edges: Mapping[GraphName, tuple[Arrays, Arrays]]) -> bytes:
+    """`golden.npz` of what each graph takes and gives."""
     arrays = {
         f"{graph}.{way}.{name}": array
         for graph, (takes, gives) in edges.items()
@@ -95,12 +100,13 @@ def _request(torch: Runner, episode: RawEpisode, output: Output, known: KnownTas
         state, shots = known.state(episode.task), known.shots(episode.task)
     else:
         state, shots = _adapted(torch, episode, output, labels)
-    rows = {**encode(torch, episode.query_inputs), **_repeated(state, len(episode.queries))}
+    rows = {**encode(torch, episode.query_inputs), **repeated(state, len(episode.queries))}
     y = torch.run("predict", rows)["y"].astype(np.float64)
-    if isinstance(output, NumberOutput):
-        answers = _numbers(y, output, shots)
+    if isinstance(output, ClassOutput):
+        answers = classes(y[..., : len(labels)], labels, output, shots)
     else:
-        answers = _classes(y[..., : len(labels)], labels, output, shots)
+        assert isinstance(output, NumberOutput)  # noqa: S101 (for the type checker: support sets have no other labels)
+        answers = numbers(y, output, shots)
     support = [{"input": raw, "label": label} for raw, label in episode.support]
     return {
         **({"support": support} if support else {}),
@@ -113,7 +119,7 @@ def _request(torch: Runner, episode: RawEpisode, output: Output, known: KnownTas
 
 def _labels(output: Output, support: Sequence[str | float], known: KnownTasks | None, task: str | None) -> list[str]:
     """The label of each slot in use; none for numbers."""
-    if isinstance(output, NumberOutput):
+    if not isinstance(output, ClassOutput):
         return []
     if output.labels != "open":
         return list(output.labels)
@@ -139,7 +145,8 @@ def _adapted(torch: Runner, episode: RawEpisode, output: Output, labels: Sequenc
     return adapt(torch, support_feed(encode(torch, inputs), y, weight)), shots
 
 
-def _classes(logits: np.ndarray, labels: Sequence[str], output: ClassOutput, shots: float) -> list[dict[str, Any]]:
+def classes(logits: np.ndarray, labels: Sequence[str], output: ClassOutput, shots: float) -> list[dict[str, Any]]:
+    """Answers of logits `[row, member, label]`."""
     temperature = 1.0
     if output.calibration is not None:
         row, column = output.calibration.cell(len(labels), shots)
@@ -155,7 +162,8 @@ def _classes(logits: np.ndarray, labels: Sequence[str], output: ClassOutput, sho
     ]
 
 
-def _numbers(y: np.ndarray, output: NumberOutput, shots: float) -> list[dict[str, Any]]:
+def numbers(y: np.ndarray, output: NumberOutput, shots: float) -> list[dict[str, Any]]:
+    """Answers of means and log-variances `[row, member, 2]`."""
     means, variances = y[..., 0], np.exp(y[..., 1])
     value = means.mean(1)
     half = output.half_width(shots, CONFIDENCE) * np.sqrt(variances.mean(1) + means.var(1))
@@ -165,5 +173,6 @@ def _numbers(y: np.ndarray, output: NumberOutput, shots: float) -> list[dict[str
     ]
 
 
-def _repeated(state: Arrays, rows: int) -> Arrays:
+def repeated(state: Arrays, rows: int) -> Arrays:
+    """A state of one task for so many rows."""
     return {name: np.repeat(array, rows, axis=0) for name, array in state.items()}

@@ -133,7 +133,7 @@ def edges(learner: Learner, inputs: Tensors, state: Tensors | None = None) -> di
     """
     with torch.no_grad():
         features = dict(learner.encode(inputs))
-        support = _tracing_support(learner, features)
+        support = tracing_support(learner, features)
         given = support_features(support), support["y_s"], support["weight_s"]
         additive = state is None and isinstance(learner, AdditiveLearner)
         statistics = dict(learner.summarise(*given)) if additive and isinstance(learner, AdditiveLearner) else {}
@@ -145,7 +145,8 @@ def edges(learner: Learner, inputs: Tensors, state: Tensors | None = None) -> di
     }  # fmt: skip
 
 
-def _tracing_support(learner: Learner, features: Tensors) -> dict[str, Tensor]:
+def tracing_support(learner: Learner, features: Tensors) -> dict[str, Tensor]:
+    """A support set of the size that graphs are traced at, for every row of `features [batch, *feature]`."""
     size = (len(next(iter(features.values()))), TRACE_EXAMPLES)
     support = {
         f"{name}_s": value.unsqueeze(1).expand(*size, *value.shape[1:]).clone() for name, value in features.items()
@@ -172,14 +173,29 @@ def export_graphs(learner: Learner, inputs: Tensors, state: Tensors | None = Non
     """
     learner.eval()
     found = edges(learner, inputs, state)
-    features = found["features"]
     graphs: dict[GraphName, bytes] = {}
     if encodes(found):
-        graphs["encode"] = _export(_Encode(learner), found["inputs"], features)
+        graphs["encode"] = export_encode(learner, found)
     if state is None:
         graphs |= _export_adapting(learner, found)
-    graphs["predict"] = _export(_Predict(learner, list(features)), {**features, **found["state"]}, found["y"])
+    graphs["predict"] = export_predict(learner, found)
     return graphs
+
+
+def export_encode(learner: Learner, found: Mapping[str, Tensors]) -> bytes:
+    """The ONNX file of `encode`, with what `edges` found."""
+    return _export(_Encode(learner), found["inputs"], found["features"])
+
+
+def export_predict(learner: Learner, found: Mapping[str, Tensors]) -> bytes:
+    """The ONNX file of `predict`, with what `edges` found."""
+    features = found["features"]
+    return _export(_Predict(learner, list(features)), {**features, **found["state"]}, found["y"])
+
+
+def exported(module: nn.Module, takes: Tensors, gives: Sequence[str], *, examples: Collection[str] = ()) -> bytes:
+    """The ONNX file of a module of named tensors; those in `examples` have the axis of a support set's examples."""
+    return _stripped(_program(module, takes, gives, examples=examples))
 
 
 def _export_adapting(learner: Learner, found: Mapping[str, Tensors]) -> dict[GraphName, bytes]:

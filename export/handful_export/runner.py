@@ -8,11 +8,12 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from handful_models.learner import AdditiveLearner, Learner
+from handful_models.learner import AdditiveLearner, DescribedLearner, Learner
 from handful_service.bundle.manifest import GraphName
 from handful_service.errors import GraphRefused
 from handful_service.task import Arrays
 
+from .described_graphs import described
 from .graphs import support_features
 
 
@@ -52,6 +53,8 @@ class TorchRunner:
         return {name: value.numpy() for name, value in outputs.items()}
 
     def _call(self, graph: GraphName, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        if isinstance(self._learner, DescribedLearner) and (found := described(self._learner, graph, tensors)):
+            return found
         if graph == "encode":
             return self._learner.encode(tensors)
         if graph == "summarise" and isinstance(self._learner, AdditiveLearner):

@@ -6,7 +6,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from handful_models.config import read_toml
-from handful_models.learner import Learner
+from handful_models.learner import DescribedLearner, Learner
+from handful_service.bundle.inputs import TextOptions
 from handful_service.bundle.manifest import MODEL_NAME, ImageOptions
 
 from .errors import SpecInvalid
@@ -28,8 +29,20 @@ class ImageInput(ImageOptions):
     kind: Literal["image"]
 
 
+class TextInput(TextOptions):
+    """An input that arrives as a string."""
+
+    kind: Literal["text"]
+
+
+class RecordInput(_Section):
+    """An input that arrives as an object; the data set knows its fields."""
+
+    kind: Literal["record"]
+
+
 class OutputSection(_Section):
-    """The labels; none for a learner of numbers."""
+    """The labels; none for a learner of numbers, or of tasks that have their own."""
 
     labels: Literal["open"] | tuple[str, ...] | None = None
 
@@ -56,9 +69,10 @@ class ExportSpec(_Section):
     name: str = Field(pattern=MODEL_NAME)
     version: int = Field(ge=1)
     description: str = Field(max_length=500)
-    inputs: dict[str, TensorInput | ImageInput]
-    output: OutputSection
-    limits: LimitsSection
+    inputs: dict[str, TensorInput | ImageInput | TextInput | RecordInput]
+    output: OutputSection = OutputSection()
+    limits: LimitsSection = LimitsSection()
+    base: str | None = Field(None, description="The known task that answers where a request names none.")
     card: CardSection
     tolerance: float = Field(1e-4, gt=0, le=1e-2, description="Of golden outputs, relative and absolute.")
     margin: float | None = Field(
@@ -73,7 +87,7 @@ class ExportSpec(_Section):
         if found is None:
             raise SpecInvalid(f"inputs.{name}: missing; the learner takes it")
         options = found.model_dump(exclude={"kind"})
-        return {"kind": found.kind, **({"image": options} if options else {})}
+        return {"kind": found.kind, **({found.kind: options} if options else {})}
 
     def check(self, learner: Learner) -> None:
         """Whether it suits the learner.
@@ -81,6 +95,11 @@ class ExportSpec(_Section):
         Raises:
             SpecInvalid: it does not; the text says in what.
         """
+        if isinstance(learner, DescribedLearner):
+            self._check_described(learner)
+            return
+        if self.base is not None:
+            raise SpecInvalid("base: only a learner of known tasks has one")
         number = learner.target == "number"
         if number != (self.output.labels is None):
             wanted = "none, for it predicts numbers" if number else '"open", or a list of fixed ones'
@@ -90,6 +109,14 @@ class ExportSpec(_Section):
         most, asked = learner.examples, self.limits.examples
         if most is not None and asked is not None and asked > most:
             raise SpecInvalid(f"limits.examples: at most {most}, which a state holds, got {asked}")
+
+    def _check_described(self, learner: DescribedLearner) -> None:
+        if self.output.labels is not None:
+            raise SpecInvalid("output.labels: none, for every task has its own")
+        if (self.limits.examples is None) == learner.learns:
+            raise SpecInvalid("limits.examples: given exactly where the learner takes support sets")
+        if self.base is not None and self.base not in [reader.id for reader in learner.readers]:
+            raise SpecInvalid(f"base: no task {self.base!r}")
 
 
 def read_spec(path: Path) -> ExportSpec:

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from handful_service.bundle.bundle import CARD, GOLDEN, GOLDEN_REQUESTS, MANIFES
 from handful_service.bundle.manifest import FORMAT, GRAPHS, GraphName, Manifest
 from handful_service.bundle.outputs import Calibration, NumberCalibration
 
+from .closeness import Report
 from .errors import SpecInvalid, VersionExists
-from .gate import Gate, Report
+from .gate import Gate
 from .golden import RawEpisode, golden_requests, golden_vectors
 from .graphs import TRACE_BATCH, edges, encodes, export_graphs
 from .known import DESCRIBE_ID, KnownTasks, describe_graph
@@ -65,6 +66,16 @@ def export_bundle(learner: Learner, root: Path, *, spec: ExportSpec, material: M
         GateRefused: a law of serving does not hold.
         BundleInvalid: a graph is not what the manifest declares, such as one with a frozen axis.
     """
+    return published(root, spec, learner, lambda folder: _write(learner, folder, spec, material))
+
+
+def published(root: Path, spec: ExportSpec, learner: Learner, write: Callable[[Path], Report]) -> tuple[Path, Report]:
+    """What `write` puts into a temporary folder, under the bundle's name, or not at all.
+
+    Raises:
+        VersionExists: the version is there.
+        SpecInvalid: the config does not suit the learner.
+    """
     final = root / spec.name / str(spec.version)
     if final.exists():
         raise VersionExists(f"{final} is there, and a published version never changes: raise `version`")
@@ -72,7 +83,7 @@ def export_bundle(learner: Learner, root: Path, *, spec: ExportSpec, material: M
     root.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=root, prefix=f".{spec.name}-{spec.version}-"))
     try:
-        report = _write(learner, temporary, spec, material)
+        report = write(temporary)
         for path in sorted(temporary.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
         temporary.chmod(0o755)
@@ -100,11 +111,11 @@ def _write(learner: Learner, folder: Path, spec: ExportSpec, material: Material)
     manifest = Manifest.model_validate({**parts, "digests": {}})
     reference, exported = TorchRunner(learner, encodes=encodes(found)), OnnxRunner(graphs)
     files = _files(reference, graphs, manifest, rows, material)
-    _put(folder, files, parts)
+    put(folder, files, parts)
     Bundle.open(folder)  # refuses frozen axes and whatever else the service would refuse
     report = Gate(manifest, reference, exported, material.sample, material.known).run(margin=spec.margin)
-    files[GATE_REPORT] = _document(report.figures)
-    _put(folder, files, parts)
+    files[GATE_REPORT] = document(report.figures)
+    put(folder, files, parts)
     Bundle.open(folder)
     return report
 
@@ -124,7 +135,7 @@ def _files(
     y = np.arange(GOLDEN_ROWS) % min(manifest.ways, GOLDEN_ROWS) if of_class else rows.y
     tasks = [] if known is None else [dict(entry) for entry in known.entries]
     requests = golden_requests(reference, material.episodes, manifest.output, known)
-    measured = {} if material.evaluation is None else {EVALUATION: _document(material.evaluation)}
+    measured = {} if material.evaluation is None else {EVALUATION: document(material.evaluation)}
     return {
         **{manifest.graphs[name].file: content for name, content in graphs.items()},
         **measured,
@@ -135,11 +146,13 @@ def _files(
     }
 
 
-def _document(value: object) -> bytes:
+def document(value: object) -> bytes:
+    """A value as a JSON file."""
     return (json.dumps(value, sort_keys=True) + "\n").encode()
 
 
-def _put(folder: Path, files: Mapping[str, bytes], parts: Mapping[str, Any]) -> None:
+def put(folder: Path, files: Mapping[str, bytes], parts: Mapping[str, Any]) -> None:
+    """Write files, and the manifest of `parts` with their digests."""
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(exist_ok=True)
@@ -152,7 +165,7 @@ def _put(folder: Path, files: Mapping[str, bytes], parts: Mapping[str, Any]) -> 
 def _manifest_parts(
     learner: Learner, found: Mapping[str, Mapping[str, torch.Tensor]], spec: ExportSpec, material: Material
 ) -> dict[str, Any]:
-    tensors = {edge: {name: _tensor(value) for name, value in found[edge].items()} for edge in found}
+    tensors = {edge: {name: tensor(value) for name, value in found[edge].items()} for edge in found}
     of_class = learner.target == "class"
     base = spec.output.labels != "open" and spec.limits.examples is not None
     learns = spec.limits.examples is not None
@@ -193,7 +206,8 @@ def _output(learner: Learner, members: int, spec: ExportSpec, calibration: Mappi
     return {"kind": learner.target, "members": members, **labels, "calibration": table}
 
 
-def _tensor(value: torch.Tensor) -> dict[str, Any]:
+def tensor(value: torch.Tensor) -> dict[str, Any]:
+    """How a manifest declares a tensor `[batch, …]`."""
     return {"dtype": str(value.dtype).removeprefix("torch."), "axes": list(value.shape[1:])}
 
 

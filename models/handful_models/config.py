@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from .errors import ConfigInvalid, DataUnknown
-from .methods import check_method
+from .methods import DESCRIBED, check_method
 from .omniglot import DRAWERS, SPLITS
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -46,6 +46,14 @@ class OtherDataConfig(_Section):
     set: Literal["sinusoids", "jester", "parkinsons"]
     select: bool = Field(False, description="Whether to look at the selection tasks.")
     fold: int = Field(0, ge=0, le=5, description="Of `parkinsons`: the patients that are left for the report.")
+
+
+class KnownTasksConfig(_Section):
+    """A data set of known tasks, which one learner does all of."""
+
+    set: Literal["alphabets", "adult"]
+    select: bool = Field(True, description="Whether to look at the selection rows.")
+    only: tuple[str, ...] = Field((), description="Ids of the tasks to train on; all if none.")
 
 
 class Conv4Config(_Section):
@@ -145,6 +153,15 @@ EpisodesConfig = Annotated[
 ]
 
 
+class BatchesConfig(_Section):
+    """Training on known tasks: the rows of a step, and whose they are."""
+
+    rows: int = Field(256, ge=1, le=65536, description="Rows of a step, of all tasks together.")
+    temperature: float | None = Field(
+        None, ge=1, description="Shares are sizes to the power 1 / temperature; the same for all tasks if not given."
+    )
+
+
 class AugmentConfig(_Section):
     """Bounds of the affine jitter of drawings."""
 
@@ -202,10 +219,11 @@ class TrainConfig(_Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     seed: int = Field(0, ge=0)
-    data: Annotated[OmniglotConfig | OtherDataConfig, Field(discriminator="set")]
+    data: Annotated[OmniglotConfig | OtherDataConfig | KnownTasksConfig, Field(discriminator="set")]
     encoder: EncoderConfig = Conv4Config()
     learner: LearnerConfig
     episodes: EpisodesConfig = EpisodeConfig()
+    batches: BatchesConfig = BatchesConfig()
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig
     schedule: ScheduleConfig = ScheduleConfig()
@@ -222,6 +240,8 @@ class TrainConfig(_Section):
             raise ValueError(f"learner.ways: 2, like and dislike, for data.set = 'jester', got {self.learner.ways}")
         if characters and self.data.select and self.schedule.way > self.learner.ways:
             raise ValueError(f"schedule.way: at most learner.ways = {self.learner.ways}, got {self.schedule.way}")
+        if isinstance(self.data, KnownTasksConfig) != (self.learner.method in DESCRIBED):
+            raise ValueError(f"learner.method: {' or '.join(DESCRIBED)} for known tasks, and only for those")
         return self
 
     @model_validator(mode="after")

@@ -89,6 +89,8 @@ def _source(config: TrainConfig, data: Path, learner: Learner) -> tuple[TaskSour
     if not isinstance(config.episodes, EpisodeConfig):
         raise ConfigInvalid("episodes.kind: 'tasks' is needed to draw tasks")
     material = open_material(config, data, learner)
+    if material.source is None:
+        raise ConfigInvalid("data.set: known tasks have no episodes to check a model with")
     return material.source, shape_of(config.episodes)
 
 

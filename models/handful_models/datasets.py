@@ -12,6 +12,7 @@ from .calibration import calibrate as calibrate_classes
 from .config import (
     Conv4Config,
     EmbeddingConfig,
+    KnownTasksConfig,
     MlpConfig,
     OmniglotConfig,
     OtherDataConfig,
@@ -29,6 +30,9 @@ from .intervals import calibrate_numbers
 from .learner import Learner, Target
 from .methods import make_learner, method_class
 from .mlp import Mlp
+from .multitask import MultiTask
+from .task_data import fresh_multitask, look_at, open_tasks, task_steps
+from .task_measuring import calibrations
 from .tasks import TaskSource
 from .trunk import Trunk, read_trunk
 
@@ -48,6 +52,9 @@ class Score:
 
 Look = Callable[[Learner], Score]
 
+Step = Callable[[Learner, int], float]
+"""Puts the gradients of a step's loss into a learner, given the step's number; the loss."""
+
 
 @dataclass(frozen=True, slots=True)
 class Material:
@@ -57,11 +64,13 @@ class Material:
         source: Of the training tasks.
         images: Of sets of classes, for training where each image serves in turn as the one shot.
         look: At the selection tasks, if there are any.
+        step: Of training on known tasks, which are not drawn from a source; the other data sets have none.
     """
 
-    source: TaskSource
+    source: TaskSource | None
     images: ImageEpisodes | None
     look: Look | None
+    step: Step | None = None
 
 
 def target_of(config: TrainConfig) -> tuple[Target, bool]:
@@ -98,6 +107,8 @@ def build(config: TrainConfig) -> Learner:
         ConfigInvalid: the method does not predict what the data set's tasks ask, or its encoder does not fit.
     """
     torch.manual_seed(config.seed)
+    if isinstance(config.data, KnownTasksConfig):
+        raise ConfigInvalid("data.set: the tasks of a learner come from the data, or from its run")
     _check_encoder(config)
     target, fixed = target_of(config)
     learner = config.learner
@@ -127,6 +138,9 @@ def fresh(config: TrainConfig, data: Path) -> Learner:
         DataMissing: the trunk's file, or the data, is not there.
         ConfigInvalid: the trunk has another form.
     """
+    if isinstance(config.data, KnownTasksConfig):
+        torch.manual_seed(config.seed)
+        return fresh_multitask(config, data)
     learner = build(config)
     if isinstance(config.encoder, TrunkConfig):
         trunk = learner.get_submodule("encoder")
@@ -153,20 +167,32 @@ def _fit_units(learner: Learner, chosen: OtherDataConfig, data: Path) -> None:
         learner.fit_units(mean, scale)
 
 
-def open_material(config: TrainConfig, data: Path, learner: Learner) -> Material:
+def open_material(config: TrainConfig, data: Path, learner: Learner, *, losses: Path | None = None) -> Material:
     """The training tasks of a config, and its look at the selection tasks.
 
     Args:
         config: The run's settings.
         data: The data folder.
         learner: Whose frozen trunk, if it has one, encodes the drawings.
+        losses: The CSV for the losses of known tasks, if they are wanted.
 
     Raises:
         DataMissing: a file is not there.
     """
+    if isinstance(config.data, KnownTasksConfig):
+        return _known(config, config.data, data, losses)
     if isinstance(config.data, OmniglotConfig):
         return _omniglot(config, config.data, data, learner)
     return _other(config.data, config.seed, data)
+
+
+def _known(config: TrainConfig, chosen: KnownTasksConfig, data: Path, losses: Path | None) -> Material:
+    tasks = open_tasks(config, data)
+    look = look_at(tasks)
+    return Material(
+        None, None, (lambda learner: Score(look(learner))) if chosen.select else None,
+        task_steps(config, tasks, losses),
+    )  # fmt: skip
 
 
 def _other(chosen: OtherDataConfig, seed: int, data: Path) -> Material:
@@ -214,6 +240,8 @@ def calibrate(config: TrainConfig, learner: Learner, data: Path, *, seed: int) -
     Raises:
         ConfigInvalid: the run trained on them.
     """
+    if isinstance(learner, MultiTask):
+        return dict(calibrations(learner, open_tasks(config, data).rows("select")))
     if isinstance(config.data, OmniglotConfig):
         if config.data.train != "selection-train":
             raise ConfigInvalid("data.train: the run trained on the selection characters, which cannot calibrate it")

@@ -30,8 +30,12 @@ METHODS = {
     "maml": "maml:MAML",
     "meta-sgd-network": "meta_sgd:MetaSGDNetwork",
     "reptile": "reptile:Reptile",
+    "multi-task": "multitask:MultiTask",
 }
 """By name, the module and the class in it: a module is imported when a config first names its method."""
+
+DESCRIBED = ("multi-task",)
+"""Those that know their tasks, by a descriptor; their data sets say what the tasks are."""
 
 
 def method_class(name: str) -> type[Learner]:

@@ -56,6 +56,21 @@ class Run:
         return self.folder / "result.json"
 
     @property
+    def tasks(self) -> Path:
+        """The known tasks and the fields of their inputs, as JSON, where the learner has such."""
+        return self.folder / "tasks.json"
+
+    @property
+    def task_losses(self) -> Path:
+        """A CSV line per logged step, with the training loss of each known task."""
+        return self.folder / "task_losses.csv"
+
+    @property
+    def notes(self) -> Path:
+        """What a bundle says of each known task, as JSON by its id: `evaluation` and `advice`."""
+        return self.folder / "notes.json"
+
+    @property
     def calibration(self) -> Path:
         """Temperature and conformal quantiles, as JSON."""
         return self.folder / "calibration.json"

@@ -14,21 +14,22 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from .config import EpisodeConfig, OmniglotConfig, OptimizerConfig, RotatingConfig, TrainConfig
-from .datasets import Material, Score, build, fresh, open_material
+from .config import EpisodeConfig, KnownTasksConfig, OmniglotConfig, OptimizerConfig, RotatingConfig, TrainConfig
+from .datasets import Material, Score, Step, build, fresh, open_material
 from .drawings import ImageEpisodes
 from .ensemble import joined
 from .errors import ConfigInvalid, RunConflict, RunUnfinished, TrainingDiverged
 from .learner import Learner
+from .multitask import MultiTask
 from .rates import rate_factor
 from .rotating import rotating_support_loss
 from .runs import Log, Run, draw_curves, load, save, write_json
+from .task_data import keep_tasks, read_multitask
 from .tasks import Episodes, EpisodeShape, TaskSource
 
 LOG_EVERY = 50
 
-Backward = Callable[[Learner, int], float]
-"""Puts the gradients of a step's loss into a learner, given the step's number; the loss."""
+Backward = Step
 
 
 def load_trained(run: Run) -> Learner:
@@ -39,7 +40,8 @@ def load_trained(run: Run) -> Learner:
     """
     if (members := run.read_members()) is not None:
         return joined([load_trained(Run(folder)) for folder in members]).eval()
-    learner = build(run.read_config())
+    config = run.read_config()
+    learner = read_multitask(run) if isinstance(config.data, KnownTasksConfig) else build(config)
     if not run.weights.exists():
         raise RunUnfinished(run.folder)
     learner.load_state_dict(load(run.weights))
@@ -140,7 +142,9 @@ def train(config: TrainConfig, folder: Path, data: Path) -> None:
     if run.checkpoint.exists():
         state.restore(load(run.checkpoint))
     log = Log(run.log, from_step=state.step)
-    material = open_material(config, data, state.learner)
+    if isinstance(state.learner, MultiTask):
+        keep_tasks(run, state.learner)
+    material = open_material(config, data, state.learner, losses=run.task_losses)
     backward, look = backward_of(config, material), material.look
     schedule, losses, started = config.schedule, [], time.monotonic() - state.seconds
 
@@ -200,10 +204,14 @@ def _steps(state: _State, config: TrainConfig) -> Iterator[int]:
 def backward_of(config: TrainConfig, material: Material) -> Backward:
     """What a step of training does: on tasks, or on sets of classes whose images take turns as the support."""
     episodes = config.episodes
+    if material.step is not None:
+        return material.step
     if isinstance(episodes, RotatingConfig):
         if material.images is None:
             raise TypeError("a config with rotating supports has no images")
         return _rotating(config, episodes, material.images)
+    if material.source is None:
+        raise TypeError("a config of episodes has no tasks")
     return on_tasks(material.source, shape_of(episodes), config.seed)
 
 

@@ -6,8 +6,8 @@ import onnx
 import pytest
 from tests.export.conftest import INPUT, WAYS, WIDTH
 
+from handful_export.closeness import Report
 from handful_export.errors import SpecInvalid, VersionExists
-from handful_export.gate import Report
 from handful_export.spec import ExportSpec, read_spec
 from handful_export.writer import GATE_REPORT, Material, export_bundle, set_label
 from handful_models.matching import Matching
