@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from .errors import ConfigInvalid, DataUnknown
 from .methods import check_method
 from .omniglot import DRAWERS, SPLITS
+from .school_splits import SPLITS as SCHOOL_SPLITS
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -46,6 +47,19 @@ class OtherDataConfig(_Section):
     set: Literal["sinusoids", "jester", "parkinsons"]
     select: bool = Field(False, description="Whether to look at the selection tasks.")
     fold: int = Field(0, ge=0, le=5, description="Of `parkinsons`: the patients that are left for the report.")
+
+
+class SchoolsConfig(_Section):
+    """Schools, of which a split holds 28 out for the report."""
+
+    set: Literal["schools"]
+    split: int = Field(0, ge=0, lt=SCHOOL_SPLITS, description="Which schools are held out.")
+    select: bool = Field(False, description="Whether to leave 20 training schools for looks at them.")
+
+    @property
+    def part(self) -> str:
+        """The schools that train."""
+        return "fit" if self.select else "train"
 
 
 class Conv4Config(_Section):
@@ -202,7 +216,7 @@ class TrainConfig(_Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     seed: int = Field(0, ge=0)
-    data: Annotated[OmniglotConfig | OtherDataConfig, Field(discriminator="set")]
+    data: Annotated[OmniglotConfig | OtherDataConfig | SchoolsConfig, Field(discriminator="set")]
     encoder: EncoderConfig = Conv4Config()
     learner: LearnerConfig
     episodes: EpisodesConfig = EpisodeConfig()

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from . import jester, omniglot, parkinsons, sinusoids
+from . import jester, omniglot, parkinsons, school_report, schools, sinusoids
 from .calibration import calibrate as calibrate_classes
 from .config import (
     Conv4Config,
@@ -16,12 +16,14 @@ from .config import (
     OmniglotConfig,
     OtherDataConfig,
     RawConfig,
+    SchoolsConfig,
     TrainConfig,
     TrunkConfig,
 )
 from .conv4 import Conv4
 from .drawings import FeatureEpisodes, ImageEpisodes, chosen_classes, drawings, encoded
 from .embedding import Embedding
+from .described_bayes import DescribedBayes
 from .errors import ConfigInvalid, DataUnknown
 from .evaluation import Protocol, evaluate
 from .head import Head
@@ -29,6 +31,7 @@ from .intervals import calibrate_numbers
 from .learner import Learner, Target
 from .methods import make_learner, method_class
 from .mlp import Mlp
+from .records import RecordMlp
 from .tasks import TaskSource
 from .trunk import Trunk, read_trunk
 
@@ -57,11 +60,13 @@ class Material:
         source: Of the training tasks.
         images: Of sets of classes, for training where each image serves in turn as the one shot.
         look: At the selection tasks, if there are any.
+        finish: What a learner keeps besides its weights, before they are saved.
     """
 
     source: TaskSource
     images: ImageEpisodes | None
     look: Look | None
+    finish: Callable[[Learner], None] | None = None
 
 
 def target_of(config: TrainConfig) -> tuple[Target, bool]:
@@ -86,6 +91,9 @@ def make_encoder(config: TrainConfig) -> nn.Module:
         return Mlp(NUMBERS[inputs], encoder.width, hidden=encoder.hidden)
     if inputs == "jester" and isinstance(encoder, EmbeddingConfig):
         return Embedding(jester.JOKES, encoder.width)
+    if inputs == "schools" and isinstance(encoder, MlpConfig):
+        band = [name for name, _ in schools.PUPIL].index("band")
+        return RecordMlp(schools.sizes(schools.PUPIL), encoder.width, hidden=encoder.hidden, crossed=band)
     if isinstance(encoder, RawConfig):
         return nn.Identity()
     raise ConfigInvalid(f"encoder.kind: '{encoder.kind}' is not for the inputs of data.set = '{inputs}'")
@@ -102,12 +110,15 @@ def build(config: TrainConfig) -> Learner:
     target, fixed = target_of(config)
     learner = config.learner
     try:
-        return make_learner(
+        made = make_learner(
             learner.method, make_encoder(config), learner.options,
             ways=learner.ways, examples=learner.examples, target=target, fixed=fixed,
         )  # fmt: skip
     except DataUnknown as error:
         raise ConfigInvalid(f"learner.method: {error}") from error
+    if isinstance(config.data, SchoolsConfig) and isinstance(made, DescribedBayes):
+        made.name_known(schools.known_ids(config.data.split, select=config.data.select))
+    return made
 
 
 def _check_encoder(config: TrainConfig) -> None:
@@ -133,6 +144,8 @@ def fresh(config: TrainConfig, data: Path) -> Learner:
         trunk.load_state_dict(read_trunk(config.encoder.weights, config.encoder.width).state_dict())
     if isinstance(config.data, OtherDataConfig):
         _fit_units(learner, config.data, data)
+    if isinstance(config.data, SchoolsConfig):
+        schools.prepare(learner, schools.load(data, config.data.split, config.data.part))
     return learner
 
 
@@ -166,6 +179,8 @@ def open_material(config: TrainConfig, data: Path, learner: Learner) -> Material
     """
     if isinstance(config.data, OmniglotConfig):
         return _omniglot(config, config.data, data, learner)
+    if isinstance(config.data, SchoolsConfig):
+        return _schools(config.data, config.seed, data)
     return _other(config.data, config.seed, data)
 
 
@@ -180,6 +195,14 @@ def _other(chosen: OtherDataConfig, seed: int, data: Path) -> Material:
         source = parkinsons.Patients(parkinsons.load(data, "train", fold=chosen.fold))
         select = lambda learner: parkinsons.select(learner, data, seed=seed, fold=chosen.fold)  # noqa: E731
     return Material(source, None, (lambda learner: Score(select(learner))) if chosen.select else None)
+
+
+def _schools(chosen: SchoolsConfig, seed: int, data: Path) -> Material:
+    training = schools.load(data, chosen.split, chosen.part)
+    look = (
+        (lambda learner: Score(school_report.select(learner, data, chosen.split, seed=seed))) if chosen.select else None
+    )
+    return Material(schools.Schools(training), None, look, lambda learner: schools.finish(learner, training))
 
 
 def _omniglot(config: TrainConfig, chosen: OmniglotConfig, data: Path, learner: Learner) -> Material:

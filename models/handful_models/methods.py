@@ -17,6 +17,7 @@ METHODS = {
     "ridge": "ridge:Ridge",
     "logistic": "logistic:Logistic",
     "bayes": "bayes:Bayes",
+    "described-bayes": "described_bayes:DescribedBayes",
     "probe": "probe:Probe",
     "context": "context:Context",
     "hypernetwork": "hypernetwork:Hypernetwork",
