@@ -21,7 +21,7 @@ from .tokens import read_tokenizer, token_ids
 if TYPE_CHECKING:
     from scipy import sparse
 
-PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
+PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0)
 THRESHOLDS = np.arange(0.05, 0.7, 0.01)
 
 
@@ -75,8 +75,10 @@ def prepare(learner: Learner, material: TokenizedPapers) -> None:
     encoder = learner.get_submodule("encoder")
     if not isinstance(encoder, TextEncoder):
         raise ConfigInvalid("encoder.kind: 'text' for data.set = 'papers'")
-    counts, rarity = weighted_counts(material.x.numpy(), rows, encoder.embedding.num_embeddings)
-    latent = latent_semantics(counts[rows], rarity, encoder.embedding.embedding_dim)
+    pieces = encoder.embedding.num_embeddings
+    terms, there = (part.numpy() for part in encoder.terms(material.x))
+    counts, rarity = weighted_counts(terms, there, rows, encoder.rarity.num_embeddings)
+    latent = latent_semantics(counts[rows][:, :pieces], rarity[:pieces], encoder.embedding.embedding_dim)
     encoder.embedding.weight.copy_(torch.from_numpy(latent))
     encoder.rarity.weight.copy_(torch.from_numpy(rarity).unsqueeze(1))
     targets = {"pages": material.standard_pages(learner), "rating": papers.rating, "accept": 2 * papers.accept - 1}
@@ -111,21 +113,22 @@ def logistic(x: Tensor, y: Tensor, steps: int = 50) -> Tensor:
 
 
 def weighted_counts(
-    x: NDArray[np.int64], rows: NDArray[np.int64], pieces: int
+    terms: NDArray[np.int64], there: NDArray[np.bool_], rows: NDArray[np.int64], size: int
 ) -> tuple["sparse.csr_matrix", NDArray[np.float32]]:
-    """Counts of pieces `[text, pieces]` times their rarity, at unit length as `TextEncoder` has it; and the rarity."""
+    """Counts of terms `[text, size]` times their rarity, at unit length as `TextEncoder` has it; and the rarity."""
     from scipy import sparse  # noqa: PLC0415 (a second of import that only this needs)
 
-    text, place = np.nonzero(x)
-    piece = x[text, place]
-    counts = sparse.csr_matrix((np.ones(len(text)), (text, piece)), shape=(len(x), pieces))
-    rarity = np.log((1 + len(rows)) / (1 + np.asarray((counts[rows] > 0).sum(0)).ravel())).astype(np.float32)
-    length = np.sqrt(np.bincount(text, rarity[piece] ** 2, minlength=len(x)))
+    text, place = np.nonzero(there)
+    term = terms[text, place]
+    counts = sparse.csr_matrix((np.ones(len(text)), (text, term)), shape=(len(terms), size))
+    rarity = 1 + np.log((1 + len(rows)) / (1 + np.asarray((counts[rows] > 0).sum(0)).ravel()))
+    rarity = rarity.astype(np.float32)
+    length = np.sqrt(np.bincount(text, rarity[term] ** 2, minlength=len(terms)))
     return sparse.diags(1 / np.maximum(length, 1e-6)) @ counts @ sparse.diags(rarity), rarity
 
 
 def linear_guess(counts: Any, values: NDArray[np.float32], papers: Papers, name: str) -> NDArray[np.float32]:
-    """Weights `[pieces]` of the ridge regression of values on training papers, by the best penalty of `PENALTIES`."""
+    """Weights `[term]` of the ridge regression of values on training papers, by the best penalty of `PENALTIES`."""
     from sklearn.linear_model import Ridge  # noqa: PLC0415 (a second of import that only this needs)
 
     train, selection = papers.rows("train", name), papers.rows("selection", name)
