@@ -7,7 +7,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from . import jester, omniglot, parkinsons, school_report, schools, sinusoids
+from . import (
+    jester,
+    omniglot,
+    paper_report,
+    paper_tasks,
+    paper_vocabulary,
+    papers,
+    parkinsons,
+    school_report,
+    schools,
+    sinusoids,
+)
 from .calibration import calibrate as calibrate_classes
 from .config import (
     Conv4Config,
@@ -15,24 +26,28 @@ from .config import (
     MlpConfig,
     OmniglotConfig,
     OtherDataConfig,
+    PapersConfig,
     RawConfig,
     SchoolsConfig,
+    TextConfig,
     TrainConfig,
     TrunkConfig,
 )
 from .conv4 import Conv4
+from .described_bayes import DescribedBayes
 from .drawings import FeatureEpisodes, ImageEpisodes, chosen_classes, drawings, encoded
 from .embedding import Embedding
-from .described_bayes import DescribedBayes
 from .errors import ConfigInvalid, DataUnknown
 from .evaluation import Protocol, evaluate
 from .head import Head
 from .intervals import calibrate_numbers
 from .learner import Learner, Target
 from .methods import make_learner, method_class
+from .mixed_readers import GUESSES, MixedReaders
 from .mlp import Mlp
 from .records import RecordMlp
 from .tasks import TaskSource
+from .text import TextEncoder
 from .trunk import Trunk, read_trunk
 
 NUMBERS = {"sinusoids": 1, "parkinsons": len(parkinsons.INPUTS)}
@@ -94,6 +109,11 @@ def make_encoder(config: TrainConfig) -> nn.Module:
     if inputs == "schools" and isinstance(encoder, MlpConfig):
         band = [name for name, _ in schools.PUPIL].index("band")
         return RecordMlp(schools.sizes(schools.PUPIL), encoder.width, hidden=encoder.hidden, crossed=band)
+    if inputs == "papers" and isinstance(encoder, TextConfig):
+        return TextEncoder(
+            encoder.pieces, encoder.tokens,
+            size=encoder.size, pools=encoder.pools, guesses=GUESSES, dropout=encoder.dropout,
+        )  # fmt: skip
     if isinstance(encoder, RawConfig):
         return nn.Identity()
     raise ConfigInvalid(f"encoder.kind: '{encoder.kind}' is not for the inputs of data.set = '{inputs}'")
@@ -118,6 +138,8 @@ def build(config: TrainConfig) -> Learner:
         raise ConfigInvalid(f"learner.method: {error}") from error
     if isinstance(config.data, SchoolsConfig) and isinstance(made, DescribedBayes):
         made.name_known(schools.known_ids(config.data.split, select=config.data.select))
+    if isinstance(config.encoder, TextConfig) and isinstance(made, MixedReaders):
+        made.name_keywords(paper_vocabulary.keywords(config.encoder.vocabulary))
     return made
 
 
@@ -138,7 +160,11 @@ def fresh(config: TrainConfig, data: Path) -> Learner:
         DataMissing: the trunk's file, or the data, is not there.
         ConfigInvalid: the trunk has another form.
     """
+    if isinstance(config.encoder, TextConfig):
+        paper_vocabulary.ensure(config.encoder.vocabulary, data, config.encoder.pieces)
     learner = build(config)
+    if isinstance(config.data, PapersConfig):
+        paper_tasks.prepare(learner, tokenized(config, data))
     if isinstance(config.encoder, TrunkConfig):
         trunk = learner.get_submodule("encoder")
         trunk.load_state_dict(read_trunk(config.encoder.weights, config.encoder.width).state_dict())
@@ -181,6 +207,8 @@ def open_material(config: TrainConfig, data: Path, learner: Learner) -> Material
         return _omniglot(config, config.data, data, learner)
     if isinstance(config.data, SchoolsConfig):
         return _schools(config.data, config.seed, data)
+    if isinstance(config.data, PapersConfig):
+        return _papers(config, data, select=config.data.select)
     return _other(config.data, config.seed, data)
 
 
@@ -203,6 +231,26 @@ def _schools(chosen: SchoolsConfig, seed: int, data: Path) -> Material:
         (lambda learner: Score(school_report.select(learner, data, chosen.split, seed=seed))) if chosen.select else None
     )
     return Material(schools.Schools(training), None, look, lambda learner: schools.finish(learner, training))
+
+
+def _papers(config: TrainConfig, data: Path, *, select: bool) -> Material:
+    material = tokenized(config, data)
+    look = (lambda learner: Score(paper_report.select(learner, material))) if select else None
+    return Material(material, None, look, lambda learner: paper_tasks.finish(learner, material))
+
+
+def tokenized(config: TrainConfig, data: Path) -> paper_tasks.TokenizedPapers:
+    """All papers, cut by the tokenizer of a config.
+
+    Raises:
+        ConfigInvalid: the config has none.
+        DataMissing: the papers or the tokenizer are not there.
+    """
+    encoder = config.encoder
+    if not isinstance(encoder, TextConfig):
+        raise ConfigInvalid("encoder.kind: 'text' for data.set = 'papers'")
+    tokenizer = encoder.vocabulary / paper_vocabulary.TOKENIZER
+    return paper_tasks.TokenizedPapers.of(papers.load(data), tokenizer, encoder.tokens)
 
 
 def _omniglot(config: TrainConfig, chosen: OmniglotConfig, data: Path, learner: Learner) -> Material:

@@ -4,12 +4,13 @@ Harrison, Sharma, Pavone, "Meta-Learning Priors for Efficient Online Bayesian Re
 mean that is a function of the descriptor m, as in Gelman, Hill, "Data Analysis Using Regression and
 Multilevel/Hierarchical Models" (2006), ch. 13 (group-level predictors), and noise that depends on the input:
 
-    w ~ N(K0 + A m, S0),    y | x ~ N(x'w, v(x)),    x = (f(x), 1)
-    S = (S0^-1 + X' V^-1 X)^-1,    K = S (S0^-1 (K0 + A m) + X' V^-1 Y)
-    y | x ~ N(x'K, v(x) + x'S x)
+    y = g(x) + x'w + e,    w ~ N(K0 + A m, S0),    e ~ N(0, v(x)),    x = sqrt(v(x)) (f(x), 1)
+    S = (S0^-1 + X' V^-1 X)^-1,    K = S (S0^-1 (K0 + A m) + X' V^-1 (Y - g))
+    y | x ~ N(g(x) + x'K, v(x) + x'S x)
 
-The first feature may be a guess that the head only mends: then y stands for what the guess leaves. The state of a known task is that posterior, given all its training examples. A posterior is again a prior: a support
-set adapts whichever state was described.
+A task moves answers in deviations of the noise: where scores spread more, tasks differ more. The guess g is 0, or the
+encoder's first feature, which the head then only mends. The state of a known task is that posterior, given all its
+training examples. A posterior is again a prior: a support set adapts whichever state was described.
 """
 
 from collections.abc import Sequence
@@ -85,7 +86,7 @@ def posterior(prior: Tensors, x: Tensor, y: Tensor, precision: Tensor) -> dict[s
 
 
 def spread(x: Tensor, covariance: Tensor) -> Tensor:
-    """x'S x `[...]` of regressors `[..., d]` and covariances `[..., d, d]`; their leading axes broadcast."""
+    """The quadratic form x'S x `[...]` of regressors `[..., d]` and covariances `[..., d, d]`; axes broadcast."""
     return ((x.unsqueeze(-2) @ covariance).squeeze(-2) * x).sum(-1).clamp_min(0)
 
 

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import jester, omniglot, parkinsons, school_report, sinusoids
+from . import jester, omniglot, paper_report, parkinsons, school_report, sinusoids
 from .calibration import expected_calibration_error
-from .config import OtherDataConfig, SchoolsConfig
+from .config import OtherDataConfig, PapersConfig, SchoolsConfig
+from .datasets import tokenized
 from .errors import ConfigInvalid
 from .evaluation import Accuracy, Encoded, Protocol, evaluate_encoded, order_spread, protocols_that_fit
 from .paired import Row
@@ -81,6 +82,8 @@ def _task_rows(runs: Sequence[Run], data: Path, seed: int) -> list[Row]:
             raise ConfigInvalid(f"{runs[1].folder}: several runs of one name must be the {parkinsons.FOLDS} folds")
         return parkinsons.evaluate_folds(lambda fold: load_trained(by_fold[fold]), data, seed=seed)
     learner = load_trained(runs[0])
+    if isinstance(config.data, PapersConfig):
+        return paper_report.evaluate(learner, tokenized(config, data), seed=seed)
     if config.data.set == "sinusoids":
         path = runs[0].calibration
         table = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

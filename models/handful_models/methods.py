@@ -18,6 +18,7 @@ METHODS = {
     "logistic": "logistic:Logistic",
     "bayes": "bayes:Bayes",
     "described-bayes": "described_bayes:DescribedBayes",
+    "mixed-readers": "mixed_readers:MixedReaders",
     "probe": "probe:Probe",
     "context": "context:Context",
     "hypernetwork": "hypernetwork:Hypernetwork",

@@ -131,7 +131,9 @@ class MixedReaders(DescribedLearner):
         last = FIRST_KEYWORD + self.settings.keywords
         return (
             Reader("pages", "number", (0, 2), shots=pages, description="Printed pages."),
-            Reader("rating", "number", (2, 4), shots=rating, description="Mean rating within venue and year, standard."),
+            Reader(
+                "rating", "number", (2, 4), shots=rating, description="Mean rating within venue and year, standard."
+            ),
             Reader("accept", "class", (4, 6), ("reject", "accept"), accept, description="Whether ICLR takes it."),
             Reader("keywords", "labels", (FIRST_KEYWORD, last), self.labels_of_keywords, keywords),
         )

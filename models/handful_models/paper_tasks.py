@@ -168,7 +168,9 @@ def answers(learner: MixedReaders, material: TokenizedPapers, rows: NDArray[np.i
     for start in range(0, len(rows), at_once):
         some = rows[start : start + at_once]
         index = torch.zeros(len(some), dtype=torch.int64)
-        state = learner.describe("metadata", {"index": index, "metadata": torch.from_numpy(material.papers.metadata[some])})
+        state = learner.describe(
+            "metadata", {"index": index, "metadata": torch.from_numpy(material.papers.metadata[some])}
+        )
         parts.append(learner.predict(learner.encode({"x": material.x[some]}), state)[:, 0])
     return torch.cat(parts)
 

@@ -141,7 +141,9 @@ def _indicators(lists: Sequence[Sequence[str]], labels: Sequence[str]) -> NDArra
     return found
 
 
-def _normalised(values: NDArray[np.float32], metadata: NDArray[np.float32], part: NDArray[np.str_]) -> NDArray[np.float32]:
+def _normalised(
+    values: NDArray[np.float32], metadata: NDArray[np.float32], part: NDArray[np.str_]
+) -> NDArray[np.float32]:
     """Values of mean 0 and variance 1 within venue and year, by its training papers; by all where it is held out."""
     found = np.full_like(values, np.nan)
     for one in np.unique(metadata[~np.isnan(values)], axis=0):

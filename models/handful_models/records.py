@@ -48,7 +48,7 @@ class Expanded(nn.Module):
 
 
 class RecordMlp(nn.Module):
-    """Features `[batch, 1 + width]` of records `[batch, fields]`, of `Expanded`: a linear guess, a multilayer perceptron.
+    """Features `[batch, 1 + width]` of records `[batch, fields]`: a linear guess, then a multilayer perceptron's.
 
     Attributes:
         direct: The guess; given, not trained.

@@ -38,7 +38,7 @@ PUPIL: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("band", ("3", "1", "2")),
     ("ethnic_group", tuple(str(number) for number in range(1, 12))),
 )
-"""The fields of a pupil's record: categories, or none for a number. Free meals and band 1 are % of the school's year."""
+"""The fields of a pupil's record: categories, or none for a number. Free meals and band 1: % of the school's year."""
 
 SCHOOL: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("sexes", ("mixed", "boys", "girls")),

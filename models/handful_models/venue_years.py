@@ -4,7 +4,6 @@ A local level (Durbin, Koopman, "Time Series Analysis by State Space Methods", 2
 was last, give or take a step; no known year of the venue leaves the mean of all.
 """
 
-
 import torch
 from torch import Tensor, nn
 
