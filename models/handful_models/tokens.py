@@ -41,7 +41,7 @@ def read_tokenizer(path: Path) -> Tokenizer:
         DataMissing: no such file.
     """
     if not path.is_file():
-        raise DataMissing(path, "train it with `handful tokenizer`")
+        raise DataMissing(path, "`handful train` makes it of the papers")
     return Tokenizer.from_file(str(path))
 
 
