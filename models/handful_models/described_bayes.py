@@ -184,7 +184,7 @@ class DescribedBayes(DescribedLearner):
             record = self.metadata(descriptor["metadata"])
             mean = self.prior_mean(record) + F.pad(self.direct(record), (self.known_mean.shape[1] - 1, 0))
             variance = LEAST_VARIANCE + (self.first_deviation * self.log_deviation.exp()).square()
-            return {"mean": mean, "covariance": torch.diag(variance).expand(len(mean), -1, -1)}
+            return {"mean": mean, "covariance": torch.diag(variance).expand(mean.shape[0], -1, -1)}
         raise ConfigInvalid(f"DescribedBayes is described by {' or '.join(self.descriptors)}, not {kind}")
 
     def adapted(self, prior: Tensors, features: Tensors, y: Tensor, weight: Tensor) -> Tensors:
@@ -206,7 +206,8 @@ class DescribedBayes(DescribedLearner):
 
     def noise(self, features: Tensor) -> Tensor:
         """The variance `[...]` of the noise at inputs with such features `[..., width]`, without the guess."""
-        return LEAST_VARIANCE + self.log_noise(features).squeeze(-1).exp()
+        log_noise: Tensor = self.log_noise(features)
+        return LEAST_VARIANCE + log_noise.squeeze(-1).exp()
 
     def predict(self, features: Tensors, state: Tensors) -> Tensor:
         """See `Learner`; one member."""

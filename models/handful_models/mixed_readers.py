@@ -151,7 +151,7 @@ class MixedReaders(DescribedLearner):
         index = descriptor["index"]
         if kind == "id":
             nowhere = torch.tensor([float(self.settings.venues), 0.0])
-            metadata = nowhere.expand(len(index), 2)
+            metadata = nowhere.expand(index.shape[0], 2)
         elif kind == "metadata":
             metadata = descriptor["metadata"]
         else:
@@ -160,7 +160,7 @@ class MixedReaders(DescribedLearner):
         own = torch.full_like(open_level, self.settings.slope_deviation**2)
         variances = torch.stack([own, LEAST_VARIANCE + open_level], 1)
         return {
-            "mean": F.pad(self.slopes[:1], (0, 1)).expand(len(index), 2),
+            "mean": F.pad(self.slopes[:1], (0, 1)).expand(index.shape[0], 2),
             "covariance": torch.diag_embed(variances),
             "units": torch.stack([level, unit], 1),
             "context": self.context_of(metadata),
@@ -221,7 +221,8 @@ class MixedReaders(DescribedLearner):
     def keywords(self, features: Tensors) -> Tensor:
         """What a text says of key words, logits `[..., label]`."""
         text = features["features"][..., :-GUESSES]
-        return self.words(torch.cat([self.drop(self.shared(text)), self.drop(text)], -1))
+        logits: Tensor = self.words(torch.cat([self.drop(self.shared(text)), self.drop(text)], -1))
+        return logits
 
     def loss(self, episodes: Episodes) -> Tensor:
         """The cross-entropy of key words, a mean over the texts that have a list; all else is fitted, not trained."""

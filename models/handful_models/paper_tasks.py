@@ -96,8 +96,8 @@ def fit_guesses(learner: MixedReaders, material: TokenizedPapers, targets: Mappi
         slope = float(guess @ y / max(float(guess @ guess), 1e-9))
         learner.slopes[place], learner.noise[place] = slope, float(np.mean((y - slope * guess) ** 2))
     rows = papers.rows("selection", "accept")
-    guess = learner.guesses(learner.encode({"x": material.x[rows]}))[:, 1:]
-    learner.decision.copy_(logistic(guess, torch.from_numpy(papers.accept[rows])))
+    decided = learner.guesses(learner.encode({"x": material.x[rows]}))[:, 1:]
+    learner.decision.copy_(logistic(decided, torch.from_numpy(papers.accept[rows])))
 
 
 def logistic(x: Tensor, y: Tensor, steps: int = 50) -> Tensor:

@@ -160,10 +160,10 @@ def prepare(learner: Learner, schools: Sequence[School]) -> None:
     penalty[encoder.expanded.width : parts[0].shape[1]] = CROSSED_PENALTY
     weights, level = ridge(torch.cat(parts, 1).double().numpy(), (y - y.mean()) / y.std(), penalty)
     with torch.no_grad():
-        of_pupil, of_school = torch.from_numpy(weights).float().split([part.shape[1] for part in parts])
-        encoder.direct.weight.copy_(of_pupil)
+        found, terms = torch.from_numpy(weights).float(), parts[0].shape[1]
+        encoder.direct.weight.copy_(found[:terms])
         encoder.direct.bias.fill_(level)
-        learner.direct.weight.copy_(of_school)
+        learner.direct.weight.copy_(found[terms:])
 
 
 def finish(learner: Learner, schools: Sequence[School]) -> None:

@@ -56,7 +56,7 @@ class VenueYears(nn.Module):
         """The median squared step between known years in a row, over what chance gives a normal variable."""
         known = self.table[self.table[:, 4] > 0]
         steps = []
-        for venue in known[:, 0].unique():
+        for venue in sorted(set(known[:, 0].tolist())):
             rows = known[known[:, 0] == venue]
             rows = rows[rows[:, 1].argsort()]
             moved = (rows[1:, 2] - rows[:-1, 2]) / rows[:-1, 3]
