@@ -21,6 +21,7 @@ from .tokens import read_tokenizer, token_ids
 if TYPE_CHECKING:
     from scipy import sparse
 
+LISTS = 5
 PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0)
 THRESHOLDS = np.arange(0.05, 0.7, 0.01)
 
@@ -72,6 +73,7 @@ def prepare(learner: Learner, material: TokenizedPapers) -> None:
     learner.shots.copy_(torch.tensor([float(len(papers.rows("train", name))) for name in IDS]))
     words = np.nanmean(papers.keywords[rows], 0).clip(1e-4, 1 - 1e-4)
     learner.words.bias.copy_(torch.from_numpy(np.log(words / (1 - words))))
+    learner.words_by_year.copy_(_log_odds_by_year(learner.years.table, papers, words))
     encoder = learner.get_submodule("encoder")
     if not isinstance(encoder, TextEncoder):
         raise ConfigInvalid("encoder.kind: 'text' for data.set = 'papers'")
@@ -85,6 +87,20 @@ def prepare(learner: Learner, material: TokenizedPapers) -> None:
     guesses = [linear_guess(counts, values, papers, name) for name, values in targets.items()]
     encoder.guess.weight.copy_(torch.from_numpy(np.stack(guesses, 1)))
     fit_guesses(learner, material, targets)
+
+
+def _log_odds_by_year(table: Tensor, papers: Papers, usual: NDArray[np.float32]) -> Tensor:
+    """What each known venue-year adds to the usual log-odds of key words, `[known, label]`; 0 where none is listed.
+
+    Its rates are drawn to the usual ones as if by `LISTS` more lists of the usual words.
+    """
+    rows = papers.rows("train", "keywords")
+    found = np.zeros((len(table), len(usual)), np.float32)
+    for place, one in enumerate(table[:, :2].numpy()):
+        lists = papers.keywords[rows[(papers.metadata[rows] == one).all(1)]]
+        rate = (lists.sum(0) + LISTS * usual) / (len(lists) + LISTS)
+        found[place] = np.log(rate / (1 - rate)) - np.log(usual / (1 - usual))
+    return torch.from_numpy(found)
 
 
 def fit_guesses(learner: MixedReaders, material: TokenizedPapers, targets: Mapping[str, NDArray[np.float32]]) -> None:

@@ -205,3 +205,19 @@ def test_the_measures_are_those_of_the_textbook() -> None:
     row = resampled("a", "mean", lambda at: float(values[at].mean()), 400, {"same": lambda at: 0.0}, seed=0)
     assert row.interval == pytest.approx(1.96 * values.std() / 20, rel=0.15)
     assert row.comparisons[0].difference == pytest.approx(values.mean())
+
+
+def test_key_words_begin_as_common_as_they_are_in_the_venue_year(material: TokenizedPapers) -> None:
+    some = material.papers
+    rows = some.rows("train", "keywords")
+    one = torch.tensor([[float(papers.VENUES.index("ijcai")), 2021.0]])
+    here = rows[(some.metadata[rows] == one.numpy()).all(1)]
+    usual = some.keywords[some.rows("train", "keywords")].mean(0)
+    expected = (some.keywords[here].sum(0) + 5 * usual) / (len(here) + 5)
+    at_first = fresh(len(some.labels))
+    paper_tasks.prepare(at_first, material)
+    torch.nn.init.zeros_(at_first.words_by_context.weight)
+    found = torch.sigmoid(at_first.words.bias + at_first.context_of(one))[0]
+    np.testing.assert_allclose(found.detach(), expected, rtol=1e-3)
+    later, latest = (torch.tensor([[float(one[0, 0]), year]]) for year in (2024.0, 2022.0))
+    torch.testing.assert_close(at_first.context_of(later), at_first.context_of(latest))
