@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from .errors import ConfigInvalid, DataUnknown
 from .methods import DESCRIBED, check_method
 from .omniglot import DRAWERS, SPLITS
+from .school_splits import SPLITS as SCHOOL_SPLITS
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -56,6 +57,26 @@ class KnownTasksConfig(_Section):
     only: tuple[str, ...] = Field((), description="Ids of the tasks to train on; all if none.")
 
 
+class SchoolsConfig(_Section):
+    """Schools, of which a split holds 28 out for the report."""
+
+    set: Literal["schools"]
+    split: int = Field(0, ge=0, lt=SCHOOL_SPLITS, description="Which schools are held out.")
+    select: bool = Field(False, description="Whether to leave 20 training schools for looks at them.")
+
+    @property
+    def part(self) -> str:
+        """The schools that train."""
+        return "fit" if self.select else "train"
+
+
+class PapersConfig(_Section):
+    """Papers with what is known of each; the held-out venue-years are fixed."""
+
+    set: Literal["papers"]
+    select: bool = Field(True, description="Whether to look at the key words of the selection papers.")
+
+
 class Conv4Config(_Section):
     """Four convolutional blocks, trained with the head."""
 
@@ -87,6 +108,18 @@ class EmbeddingConfig(_Section):
     width: int = Field(32, ge=1, le=512)
 
 
+class TextConfig(_Section):
+    """Embeddings of subword pieces, averaged under learned weights."""
+
+    kind: Literal["text"]
+    vocabulary: Path = Field(description="The folder of tokenizer.json; training makes it where it is missing.")
+    pieces: int = Field(6144, ge=256, le=8192)
+    tokens: int = Field(256, ge=8, le=1024, description="Of a text; what stands beyond is cut off.")
+    size: int = Field(64, ge=4, le=256, description="Of an embedding.")
+    pools: int = Field(4, ge=1, le=16, description="Averages, each under weights of its own.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of a text's pieces that a training step leaves out.")
+
+
 class RawConfig(_Section):
     """No encoder: the features are the inputs, for methods that adapt the whole network."""
 
@@ -98,6 +131,7 @@ EncoderConfig = Annotated[
     | Annotated[TrunkConfig, Tag("trunk")]
     | Annotated[MlpConfig, Tag("mlp")]
     | Annotated[EmbeddingConfig, Tag("embedding")]
+    | Annotated[TextConfig, Tag("text")]
     | Annotated[RawConfig, Tag("raw")],
     _kind("conv4"),
 ]
@@ -219,7 +253,9 @@ class TrainConfig(_Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")
     seed: int = Field(0, ge=0)
-    data: Annotated[OmniglotConfig | OtherDataConfig | KnownTasksConfig, Field(discriminator="set")]
+    data: Annotated[
+        OmniglotConfig | OtherDataConfig | KnownTasksConfig | SchoolsConfig | PapersConfig, Field(discriminator="set")
+    ]
     encoder: EncoderConfig = Conv4Config()
     learner: LearnerConfig
     episodes: EpisodesConfig = EpisodeConfig()

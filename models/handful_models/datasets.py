@@ -7,7 +7,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from . import jester, omniglot, parkinsons, sinusoids
+from . import (
+    jester,
+    omniglot,
+    paper_report,
+    paper_tasks,
+    paper_vocabulary,
+    papers,
+    parkinsons,
+    school_report,
+    schools,
+    sinusoids,
+)
 from .calibration import calibrate as calibrate_classes
 from .config import (
     Conv4Config,
@@ -16,11 +27,15 @@ from .config import (
     MlpConfig,
     OmniglotConfig,
     OtherDataConfig,
+    PapersConfig,
     RawConfig,
+    SchoolsConfig,
+    TextConfig,
     TrainConfig,
     TrunkConfig,
 )
 from .conv4 import Conv4
+from .described_bayes import DescribedBayes
 from .drawings import FeatureEpisodes, ImageEpisodes, chosen_classes, drawings, encoded
 from .embedding import Embedding
 from .errors import ConfigInvalid, DataUnknown
@@ -29,11 +44,14 @@ from .head import Head
 from .intervals import calibrate_numbers
 from .learner import Learner, Target
 from .methods import make_learner, method_class
+from .mixed_readers import GUESSES, MixedReaders
 from .mlp import Mlp
 from .multitask import MultiTask
+from .records import RecordMlp
 from .task_data import fresh_multitask, look_at, open_tasks, task_steps
 from .task_measuring import calibrations
 from .tasks import TaskSource
+from .text import TextEncoder
 from .trunk import Trunk, read_trunk
 
 NUMBERS = {"sinusoids": 1, "parkinsons": len(parkinsons.INPUTS)}
@@ -65,12 +83,14 @@ class Material:
         images: Of sets of classes, for training where each image serves in turn as the one shot.
         look: At the selection tasks, if there are any.
         step: Of training on known tasks, which are not drawn from a source; the other data sets have none.
+        finish: What a learner keeps besides its weights, before they are saved.
     """
 
     source: TaskSource | None
     images: ImageEpisodes | None
     look: Look | None
     step: Step | None = None
+    finish: Callable[[Learner], None] | None = None
 
 
 def target_of(config: TrainConfig) -> tuple[Target, bool]:
@@ -95,6 +115,14 @@ def make_encoder(config: TrainConfig) -> nn.Module:
         return Mlp(NUMBERS[inputs], encoder.width, hidden=encoder.hidden)
     if inputs == "jester" and isinstance(encoder, EmbeddingConfig):
         return Embedding(jester.JOKES, encoder.width)
+    if inputs == "schools" and isinstance(encoder, MlpConfig):
+        band = [name for name, _ in schools.PUPIL].index("band")
+        return RecordMlp(schools.sizes(schools.PUPIL), encoder.width, hidden=encoder.hidden, crossed=band)
+    if inputs == "papers" and isinstance(encoder, TextConfig):
+        return TextEncoder(
+            encoder.pieces, encoder.tokens,
+            size=encoder.size, pools=encoder.pools, guesses=GUESSES, dropout=encoder.dropout,
+        )  # fmt: skip
     if isinstance(encoder, RawConfig):
         return nn.Identity()
     raise ConfigInvalid(f"encoder.kind: '{encoder.kind}' is not for the inputs of data.set = '{inputs}'")
@@ -113,12 +141,17 @@ def build(config: TrainConfig) -> Learner:
     target, fixed = target_of(config)
     learner = config.learner
     try:
-        return make_learner(
+        made = make_learner(
             learner.method, make_encoder(config), learner.options,
             ways=learner.ways, examples=learner.examples, target=target, fixed=fixed,
         )  # fmt: skip
     except DataUnknown as error:
         raise ConfigInvalid(f"learner.method: {error}") from error
+    if isinstance(config.data, SchoolsConfig) and isinstance(made, DescribedBayes):
+        made.name_known(schools.known_ids(config.data.split, select=config.data.select))
+    if isinstance(config.encoder, TextConfig) and isinstance(made, MixedReaders):
+        made.name_keywords(paper_vocabulary.keywords(config.encoder.vocabulary))
+    return made
 
 
 def _check_encoder(config: TrainConfig) -> None:
@@ -141,12 +174,18 @@ def fresh(config: TrainConfig, data: Path) -> Learner:
     if isinstance(config.data, KnownTasksConfig):
         torch.manual_seed(config.seed)
         return fresh_multitask(config, data)
+    if isinstance(config.encoder, TextConfig):
+        paper_vocabulary.ensure(config.encoder.vocabulary, data, config.encoder.pieces)
     learner = build(config)
+    if isinstance(config.data, PapersConfig):
+        paper_tasks.prepare(learner, tokenized(config, data))
     if isinstance(config.encoder, TrunkConfig):
         trunk = learner.get_submodule("encoder")
         trunk.load_state_dict(read_trunk(config.encoder.weights, config.encoder.width).state_dict())
     if isinstance(config.data, OtherDataConfig):
         _fit_units(learner, config.data, data)
+    if isinstance(config.data, SchoolsConfig):
+        schools.prepare(learner, schools.load(data, config.data.split, config.data.part))
     return learner
 
 
@@ -183,6 +222,10 @@ def open_material(config: TrainConfig, data: Path, learner: Learner, *, losses: 
         return _known(config, config.data, data, losses)
     if isinstance(config.data, OmniglotConfig):
         return _omniglot(config, config.data, data, learner)
+    if isinstance(config.data, SchoolsConfig):
+        return _schools(config.data, config.seed, data)
+    if isinstance(config.data, PapersConfig):
+        return _papers(config, data, select=config.data.select)
     return _other(config.data, config.seed, data)
 
 
@@ -206,6 +249,34 @@ def _other(chosen: OtherDataConfig, seed: int, data: Path) -> Material:
         source = parkinsons.Patients(parkinsons.load(data, "train", fold=chosen.fold))
         select = lambda learner: parkinsons.select(learner, data, seed=seed, fold=chosen.fold)  # noqa: E731
     return Material(source, None, (lambda learner: Score(select(learner))) if chosen.select else None)
+
+
+def _schools(chosen: SchoolsConfig, seed: int, data: Path) -> Material:
+    training = schools.load(data, chosen.split, chosen.part)
+    look = (
+        (lambda learner: Score(school_report.select(learner, data, chosen.split, seed=seed))) if chosen.select else None
+    )
+    return Material(schools.Schools(training), None, look, lambda learner: schools.finish(learner, training))
+
+
+def _papers(config: TrainConfig, data: Path, *, select: bool) -> Material:
+    material = tokenized(config, data)
+    look = (lambda learner: Score(paper_report.select(learner, material))) if select else None
+    return Material(material, None, look, lambda learner: paper_tasks.finish(learner, material))
+
+
+def tokenized(config: TrainConfig, data: Path) -> paper_tasks.TokenizedPapers:
+    """All papers, cut by the tokenizer of a config.
+
+    Raises:
+        ConfigInvalid: the config has none.
+        DataMissing: the papers or the tokenizer are not there.
+    """
+    encoder = config.encoder
+    if not isinstance(encoder, TextConfig):
+        raise ConfigInvalid("encoder.kind: 'text' for data.set = 'papers'")
+    tokenizer = encoder.vocabulary / paper_vocabulary.TOKENIZER
+    return paper_tasks.TokenizedPapers.of(papers.load(data), tokenizer, encoder.tokens)
 
 
 def _omniglot(config: TrainConfig, chosen: OmniglotConfig, data: Path, learner: Learner) -> Material:

@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import jester, omniglot, parkinsons, sinusoids
+from . import jester, omniglot, paper_report, parkinsons, school_report, sinusoids
 from .calibration import expected_calibration_error
-from .config import OtherDataConfig
+from .config import OtherDataConfig, PapersConfig, SchoolsConfig
+from .datasets import tokenized
 from .errors import ConfigInvalid
 from .evaluation import Accuracy, Encoded, Protocol, evaluate_encoded, order_spread, protocols_that_fit
 from .paired import Row
@@ -70,12 +71,19 @@ def measure_tasks(runs: Sequence[Run], data: Path, *, seed: int) -> list[Row]:
 
 def _task_rows(runs: Sequence[Run], data: Path, seed: int) -> list[Row]:
     config = runs[0].read_config()
+    if isinstance(config.data, SchoolsConfig):
+        by_split = {each.data.split: run for run in runs if isinstance((each := run.read_config()).data, SchoolsConfig)}
+        if len(by_split) < len(runs):
+            raise ConfigInvalid(f"{runs[1].folder}: several runs of one name must be of different splits")
+        return school_report.evaluate(lambda split: load_trained(by_split[split]), data, sorted(by_split), seed=seed)
     if len(runs) > 1:
         by_fold = {each.data.fold: run for run in runs if isinstance((each := run.read_config()).data, OtherDataConfig)}
         if config.data.set != "parkinsons" or sorted(by_fold) != list(range(parkinsons.FOLDS)):
             raise ConfigInvalid(f"{runs[1].folder}: several runs of one name must be the {parkinsons.FOLDS} folds")
         return parkinsons.evaluate_folds(lambda fold: load_trained(by_fold[fold]), data, seed=seed)
     learner = load_trained(runs[0])
+    if isinstance(config.data, PapersConfig):
+        return paper_report.evaluate(learner, tokenized(config, data), seed=seed)
     if config.data.set == "sinusoids":
         path = runs[0].calibration
         table = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

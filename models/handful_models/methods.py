@@ -17,6 +17,8 @@ METHODS = {
     "ridge": "ridge:Ridge",
     "logistic": "logistic:Logistic",
     "bayes": "bayes:Bayes",
+    "described-bayes": "described_bayes:DescribedBayes",
+    "mixed-readers": "mixed_readers:MixedReaders",
     "probe": "probe:Probe",
     "context": "context:Context",
     "hypernetwork": "hypernetwork:Hypernetwork",

@@ -15,7 +15,7 @@ def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
     return _eliminated(torch.cat([matrix, right], -1), size)[:, :, size:]
 
 
-def invert_positive(matrix: Tensor, ridge: Tensor | float) -> Tensor:
+def invert_positive(matrix: Tensor, ridge: Tensor | float = 0.0) -> Tensor:
     """The inverse of `matrix + diag(ridge)`, symmetric positive definite.
 
     `matrix` is `[task, d, d]`, `ridge` a number or `[d]`. Gauss-Jordan elimination in place. Rows and columns are first

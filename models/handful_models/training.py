@@ -155,7 +155,7 @@ def train(config: TrainConfig, folder: Path, data: Path) -> None:
         score = look(_averaged(state)) if look and (step % schedule.evaluate_every == 0 or last) else None
         if score is not None and score.mean > state.best:
             state.best, state.best_step = score.mean, step
-            save(run.weights, _averaged(state).state_dict())
+            save(run.weights, _finished(state, material).state_dict())
         if score is not None or step % LOG_EVERY == 0 or last:
             log.append(_line(state, losses, score))
             losses = []
@@ -167,7 +167,7 @@ def train(config: TrainConfig, folder: Path, data: Path) -> None:
             break
 
     if look is None:
-        save(run.weights, _averaged(state).state_dict())
+        save(run.weights, _finished(state, material).state_dict())
     write_json(run.result, _result(state, selected=look is not None))
 
 
@@ -270,6 +270,13 @@ def update(state: _State, settings: OptimizerConfig, backward: Backward, step: i
 def _averaged(state: _State) -> Learner:
     learner = state.average.module
     assert isinstance(learner, Learner)  # noqa: S101 (for the type checker: AveragedModel's module is untyped)
+    return learner
+
+
+def _finished(state: _State, material: Material) -> Learner:
+    learner = _averaged(state)
+    if material.finish:
+        material.finish(learner.eval())
     return learner
 
 
