@@ -256,13 +256,13 @@ def _schools(chosen: SchoolsConfig, seed: int, data: Path) -> Material:
     look = (
         (lambda learner: Score(school_report.select(learner, data, chosen.split, seed=seed))) if chosen.select else None
     )
-    return Material(schools.Schools(training), None, look, lambda learner: schools.finish(learner, training))
+    return Material(schools.Schools(training), None, look, finish=lambda learner: schools.finish(learner, training))
 
 
 def _papers(config: TrainConfig, data: Path, *, select: bool) -> Material:
     material = tokenized(config, data)
     look = (lambda learner: Score(paper_report.select(learner, material))) if select else None
-    return Material(material, None, look, lambda learner: paper_tasks.finish(learner, material))
+    return Material(material, None, look, finish=lambda learner: paper_tasks.finish(learner, material))
 
 
 def tokenized(config: TrainConfig, data: Path) -> paper_tasks.TokenizedPapers:
