@@ -21,10 +21,12 @@ settings.load_profile("shared")
 _NUMBERS = count(1)
 
 
-@pytest.fixture(autouse=True)
-def _synthetic_drawings_may_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _synthetic_drawings_may_be_read() -> Iterator[None]:
     """No test but that of the published digests holds the drawings to them."""
-    monkeypatch.setattr(omniglot, "DIGESTS", {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(omniglot, "DIGESTS", {})
+        yield
 
 
 @pytest.fixture(scope="session")
