@@ -143,7 +143,7 @@ async def _check_one(predictor: Predictor, served: Served, decoder: Executor) ->
 
 def _load(settings: Settings, runtime: RuntimeSettings, runs: ThreadPoolExecutor, metrics: Metrics) -> Models:
     """Every bundle of the repository, opened and run beside each other: much of it is digests and ONNX Runtime."""
-    limits = EngineLimits(settings.max_batch_rows, settings.max_queued_rows)
+    limits = EngineLimits(settings.max_batch_rows, settings.max_queued_rows, settings.inline_ms)
 
     def make(bundle: Bundle) -> Served:
         with naming(bundle.folder):

@@ -35,6 +35,12 @@ class Settings(BaseSettings):
         "auto", description="Where graphs run. `auto` takes CUDA where it is there, else the CPU."
     )
     threads: int = Field(0, ge=0, le=256, description="Threads of a graph run; 0 means one per available core.")
+    inline_ms: float = Field(
+        5.0,
+        ge=0,
+        le=1000,
+        description="Predicted milliseconds up to which a graph run takes place on the event loop; 0 means never.",
+    )
     cache_bytes: int = Field(
         256 * 2**20, ge=2**20, description="Bytes for the task states of all bundles; touched only as they fill."
     )

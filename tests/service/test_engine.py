@@ -33,9 +33,9 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return build(tmp_path_factory.mktemp("engine"), request.param), request.param
 
 
-@pytest.fixture
-def one(place: tuple[Path, Tiny]) -> Iterator[Running]:
-    with running(*place) as found:
+@pytest.fixture(params=[0, 1000], ids=["in threads", "on the loop"])
+def one(place: tuple[Path, Tiny], request: pytest.FixtureRequest) -> Iterator[Running]:
+    with running(*place, inline_ms=request.param) as found:
         yield found
 
 

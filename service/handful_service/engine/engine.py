@@ -1,6 +1,7 @@
 """Runs the graphs of one bundle, batched across tasks. Arrays in, arrays out: no HTTP, no SQL."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ..task import Array, Arrays, SupportSet
 from .batcher import Batcher
 from .runtime import RuntimeSettings, make_session
 from .slots import SlotTables
+from .times import RunTimes
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,10 +29,11 @@ SUPPORT_CHUNK = 64
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """The bounds of an engine's batches and queues, in rows."""
+    """The bounds of an engine's batches and queues, in rows, and of its runs on the event loop, in milliseconds."""
 
     max_rows: int = 256
     max_queued_rows: int = 4096
+    inline_ms: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Engine:
         bundle: A checked bundle.
         settings: What sessions run with.
         tables: Where the task states of prediction rows lie.
-        executor: Threads for runs, so that the event loop stays free.
+        executor: Threads for runs that would hold the event loop up.
         limits: Bounds of batches and queues.
         on_batch: Told the graph and rows of every batch.
     """
@@ -81,6 +84,7 @@ class Engine:
             name: make_session(bundle.graph(name), file=graph.file, settings=settings)
             for name, graph in bundle.manifest.graphs.items()
         }
+        self._times = {name: RunTimes() for name in self._sessions}
         self._encoder = self._batcher("encode", self._encode, lambda rows: len(next(iter(rows.values()))))
         self._describers = {graph: self._describer(graph) for graph in self._sessions if graph.startswith("describe.")}
         self._summariser = self._batcher("summarise", self._summarise, len)
@@ -90,15 +94,25 @@ class Engine:
     def _batcher(
         self, graph: GraphName, run: Callable[[Sequence[T]], Sequence[R]], rows: Callable[[T], int]
     ) -> Batcher[T, R]:
+        times = self._times.get(graph) or RunTimes()
+
+        def timed(items: Sequence[T]) -> Sequence[R]:
+            started = time.perf_counter()
+            results = run(items)
+            times.record(sum(map(rows, items)), time.perf_counter() - started)
+            return results
+
         async def off_loop(items: Sequence[T]) -> Sequence[R]:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, run, items)
+            return await asyncio.get_running_loop().run_in_executor(self._executor, timed, items)
 
         return Batcher(
             off_loop,
+            run_now=timed,
+            is_short=lambda count: 1e3 * times.predicted_s(count) <= self._limits.inline_ms,
             rows=rows,
             max_rows=self._limits.max_rows,
             max_queued_rows=self._limits.max_queued_rows,
-            on_batch=lambda rows: self._on_batch(graph, rows),
+            on_batch=lambda count: self._on_batch(graph, count),
         )
 
     def _describer(self, graph: GraphName) -> Batcher[Arrays, Arrays]:
@@ -235,7 +249,9 @@ class Engine:
             file, tolerance = self.manifest.graphs[name].file, self.manifest.graphs[name].tolerance
             rows = _golden_rows(takes, gives, golden)
             try:
+                started = time.perf_counter()
                 outputs = self._run(name, golden.inputs, rows)
+                self._times[name].record(_work_rows(golden, rows), time.perf_counter() - started)
                 gives.check(outputs)
             except Exception as error:  # ONNX Runtime raises classes of its C++ binding without a common root
                 raise BundleInvalid(f"cannot run its golden inputs: {error}", field=file) from error
@@ -273,6 +289,11 @@ def _golden_rows(takes: Signature, gives: Signature, golden: Golden) -> int:
     if not sizes[BATCH] or sizes[BATCH] != given[BATCH]:
         raise BundleInvalid(f"has {sizes[BATCH]} rows in and {given[BATCH]} rows out", field=GOLDEN)
     return sizes[BATCH]
+
+
+def _work_rows(golden: Golden, rows: int) -> int:
+    """The rows that the batcher would count: of support sets, their examples."""
+    return int(golden.inputs["y_s"].shape[1]) * rows if "y_s" in golden.inputs else rows
 
 
 def _adapt_rows(item: _Adapt) -> int:

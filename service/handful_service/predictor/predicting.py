@@ -114,6 +114,8 @@ class Predictor:
             HandfulError: the model is unknown, or, without `partial`, the first ask that failed.
         """
         served = self._models.version(model, version)
+        if len(asks) == 1 and not options.partial:
+            return served, [await self.answer(caller, served, asks[0], options)]
         places = groups(asks)
         found = await asyncio.gather(
             *(self._group(caller, served, [asks[place] for place in group], options) for group in places)

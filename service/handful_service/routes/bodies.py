@@ -24,15 +24,39 @@ def json_body(kind: type[B]) -> Callable[[Request], Awaitable[B]]:
     """
 
     async def parse(request: Request) -> B:
-        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media != "application/json" and not media.endswith("+json"):
-            raise UnsupportedMedia(f"the content type is {media!r}", field="Content-Type", allowed="application/json")
-        try:
-            return kind.model_validate_json(await request.body())
-        except ValidationError as error:
-            raise invalid(error.errors(include_url=False, include_input=False)) from None
+        check_json(request.headers.get("content-type", ""))
+        return parsed(kind, await request.body())
 
     return parse
+
+
+def check_json(content_type: str) -> None:
+    """Refuse a content type that is not JSON.
+
+    Raises:
+        UnsupportedMedia: it is another.
+    """
+    media = media_type(content_type)
+    if media != "application/json" and not media.endswith("+json"):
+        raise UnsupportedMedia(f"the content type is {media!r}", field="Content-Type", allowed="application/json")
+
+
+def media_type(content_type: str) -> str:
+    """The type that a `Content-Type` header names, without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def parsed(kind: type[B], content: bytes) -> B:
+    """A wire model of the raw bytes of a body.
+
+    Raises:
+        NotJson: it is not a JSON document.
+        RequestInvalid: it breaks the model.
+    """
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_input=False)) from None
 
 
 def invalid(found: Sequence[Any]) -> HandfulError:

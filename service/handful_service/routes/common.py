@@ -14,6 +14,9 @@ from ..predictor.models import VersionRef
 from ..problems import MEDIA_TYPE
 from ..task import ID, Caller
 
+MAX_MODEL_NAME = 64
+LOADING = "the bundles are being loaded and checked"
+
 _ETAG = re.compile(r'^"([1-9][0-9]{0,17})"$')
 
 
@@ -25,7 +28,7 @@ async def service(request: Request) -> Service:
     """
     running: Service | None = request.app.state.service
     if running is None:
-        raise NotReady("the bundles are being loaded and checked")
+        raise NotReady(LOADING)
     return running
 
 
@@ -78,7 +81,7 @@ ServiceDep = Annotated[Service, Depends(service)]
 CallerDep = Annotated[Caller, Depends(caller)]
 PreconditionDep = Annotated[Precondition, Depends(precondition)]
 VersionDep = Annotated[VersionRef, Depends(version)]
-ModelName = Annotated[str, Path(max_length=64, description="The model's name.")]
+ModelName = Annotated[str, Path(max_length=MAX_MODEL_NAME, description="The model's name.")]
 AdaptationId = Annotated[str, Path(pattern=ID, description="The adaptation's id.")]
 ExampleId = Annotated[str, Path(pattern=ID, description="The example's id.")]
 
