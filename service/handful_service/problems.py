@@ -32,7 +32,7 @@ PROBLEMS: Mapping[type[errors.HandfulError], Problem] = {
     errors.LabelUnknown: Problem(422, "label-unknown", "A label is not in the model's list"),
     errors.NotAccepted: Problem(422, "not-accepted", "The model does not take this"),
     errors.TooLarge: Problem(413, "too-large", "Something is larger than its limit"),
-    errors.UnsupportedMedia: Problem(415, "unsupported-media", "The body must be JSON"),
+    errors.UnsupportedMedia: Problem(415, "unsupported-media", "The body is of another type"),
     errors.ModelNotFound: Problem(404, "model-not-found", "No such model or version"),
     errors.AdaptationNotFound: Problem(404, "adaptation-not-found", "No such adaptation"),
     errors.ExampleNotFound: Problem(404, "example-not-found", "No such example"),

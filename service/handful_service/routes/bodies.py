@@ -37,8 +37,13 @@ def check_json(content_type: str) -> None:
         UnsupportedMedia: it is another.
     """
     media = media_type(content_type)
-    if media != "application/json" and not media.endswith("+json"):
+    if not is_json(media):
         raise UnsupportedMedia(f"the content type is {media!r}", field="Content-Type", allowed="application/json")
+
+
+def is_json(media: str) -> bool:
+    """Whether a media type is one of JSON."""
+    return media == "application/json" or media.endswith("+json")
 
 
 def media_type(content_type: str) -> str:

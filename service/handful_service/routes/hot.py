@@ -14,10 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..assembly import Service
 from ..auth import caller
 from ..errors import NotReady
-from ..schemas import PredictRequest
-from .bodies import check_json, parsed
 from .common import LOADING, MAX_MODEL_NAME
 from .predict import PATH, predicted
+from .wire import Wire, check_media
 
 _PREDICT = re.compile(rf"/v1/models/([^/]{{1,{MAX_MODEL_NAME}}})/predict")
 
@@ -59,12 +58,13 @@ class HotPredict:
         await send({"type": "http.response.body", "body": content})
 
     async def _answer(self, model: str, scope: Scope, receive: Receive) -> bytes:
-        check_json(_header(scope, b"content-type"))
-        request = parsed(PredictRequest, await _body(receive))
         service: Service | None = self._state.service
         if service is None:
             raise NotReady(LOADING)
-        return await predicted(service, await caller(), model, request)
+        content_type = _header(scope, b"content-type")
+        check_media(content_type)
+        wire = Wire(content_type, scope["query_string"], await _body(receive))
+        return await predicted(service, await caller(), model, wire)
 
 
 def _header(scope: Scope, name: bytes) -> str:

@@ -2,39 +2,47 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from ..answers import PredictAnswer
 from ..assembly import Service
-from ..schemas import PredictRequest
 from ..task import Caller
 from .answering import answer_json
 from .asking import asks_of, options_of, refuse_too_many
-from .bodies import body_schema, json_body
 from .common import CallerDep, ModelName, ServiceDep
+from .wire import Wire, check_media, predict_request, predict_schema
 
 PATH = "/v1/models/{model}/predict"
 
 router = APIRouter(tags=["predict"])
 
 
-@router.post(PATH, response_model=PredictAnswer, openapi_extra=body_schema(PredictRequest))
-async def predict(
-    model: ModelName,
-    request: Annotated[PredictRequest, Depends(json_body(PredictRequest))],
-    service: ServiceDep,
-    caller: CallerDep,
-) -> Response:
-    """Predict: with a described task, an adaptation, a support set, or the base; rows of many tasks in one call."""
-    return Response(await predicted(service, caller, model, request), media_type="application/json")
-
-
-async def predicted(service: Service, caller: Caller, model: str, request: PredictRequest) -> bytes:
-    """The answer to a valid request, as JSON: whoever took the request off the wire gives this back.
+async def wire(request: Request) -> Wire:
+    """What the call says beside its path.
 
     Raises:
-        HandfulError: the call cannot be answered.
+        UnsupportedMedia: the body is neither JSON nor a tensor.
     """
+    content_type = request.headers.get("content-type", "")
+    check_media(content_type)
+    return Wire(content_type, request.scope["query_string"], await request.body())
+
+
+@router.post(PATH, response_model=PredictAnswer, openapi_extra=predict_schema())
+async def predict(
+    model: ModelName, service: ServiceDep, caller: CallerDep, wire: Annotated[Wire, Depends(wire)]
+) -> Response:
+    """Predict: with a described task, an adaptation, a support set, or the base; rows of many tasks in one call."""
+    return Response(await predicted(service, caller, model, wire), media_type="application/json")
+
+
+async def predicted(service: Service, caller: Caller, model: str, wire: Wire) -> bytes:
+    """The answer to a call, as JSON: whoever took the call off the wire gives this back.
+
+    Raises:
+        HandfulError: the call is not valid, or cannot be answered.
+    """
+    request = predict_request(service, model, wire)
     asks = asks_of(request, service.max_rows_per_call)
     refuse_too_many(asks, service.max_queued_rows)
     options = options_of(request.options, partial=request.partial)
