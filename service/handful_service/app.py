@@ -16,11 +16,12 @@ from starlette.routing import compile_path
 
 from . import errors
 from .assembly import build_service
+from .auth import Guard
 from .door import Door, DoorLimits
 from .metrics import Metrics
 from .problems import METHOD_NOT_ALLOWED, body, explained, problem_body, problem_response
 from .routes import adaptations, health, models, predict
-from .routes.bodies import add_schemas, invalid
+from .routes.bodies import add_schemas, add_security, invalid
 from .routes.common import PROBLEM_ANSWERS, deadline
 from .routes.hot import HotPredict
 from .schemas import ExamplesRequest, PredictRequest, PutRequest
@@ -63,6 +64,7 @@ def create_app(
         redirect_slashes=False,  # a path with a slash too many is a problem like any other unknown one
     )
     app.state.service, app.state.draining, app.state.metrics = None, False, metrics
+    app.state.guard = Guard(settings.keys)
     for module in (predict, adaptations, models):
         app.include_router(module.router, dependencies=[Depends(deadline)])
     app.include_router(health.router)
@@ -83,6 +85,7 @@ def create_app(
 
 async def _load(app: FastAPI, settings: Settings, on_failure: Callable[[BaseException], None] | None) -> None:
     try:
+        app.state.guard.load()
         app.state.service = await build_service(settings, app.state.metrics)
     except Exception as error:  # whatever it is, the operator must see it, and the process must end
         log.error("cannot start", extra={"error": explained(error), "kind": type(error).__name__})
@@ -96,6 +99,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
         add_schemas(document, (PredictRequest, PutRequest, ExamplesRequest))
+        add_security(document, open_paths=(health.LIVE, health.READY))
         app.openapi_schema = document
     return app.openapi_schema
 

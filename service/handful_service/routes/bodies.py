@@ -96,3 +96,13 @@ def add_schemas(document: dict[str, Any], kinds: Sequence[type[BaseModel]]) -> N
         [(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
     )
     document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+
+
+def add_security(document: dict[str, Any], *, open_paths: Sequence[str]) -> None:
+    """Say in an OpenAPI document that calls take an API key, where the server has any, but for the open paths."""
+    scheme = {"type": "http", "scheme": "bearer", "description": "Where the server has API keys."}
+    document["components"]["securitySchemes"] = {"key": scheme}
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            if path not in open_paths:
+                operation["security"] = [{"key": []}, {}]

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..assembly import Service
-from ..auth import caller
+from ..auth import Guard
 from ..errors import NotReady
 from .common import LOADING, MAX_MODEL_NAME
 from .predict import PATH, predicted
@@ -36,7 +36,7 @@ class HotPredict:
 
     Args:
         app: Takes every other call.
-        state: The app's state, whose `service` answers.
+        state: The app's state, whose `guard` tells who calls and whose `service` answers.
     """
 
     def __init__(self, app: ASGIApp, state: State) -> None:
@@ -58,13 +58,15 @@ class HotPredict:
         await send({"type": "http.response.body", "body": content})
 
     async def _answer(self, model: str, scope: Scope, receive: Receive) -> bytes:
+        guard: Guard = self._state.guard
+        caller = guard.caller(scope["headers"], "predict")
         service: Service | None = self._state.service
         if service is None:
             raise NotReady(LOADING)
         content_type = _header(scope, b"content-type")
         check_media(content_type)
         wire = Wire(content_type, scope["query_string"], await _body(receive))
-        return await predicted(service, await caller(), model, wire)
+        return await predicted(service, caller, model, wire)
 
 
 def _header(scope: Scope, name: bytes) -> str:

@@ -9,7 +9,7 @@ from ..assembly import Service
 from ..task import Caller
 from .answering import answer_json
 from .asking import asks_of, options_of, refuse_too_many
-from .common import CallerDep, ModelName, ServiceDep
+from .common import ModelName, PredictCaller, ServiceDep
 from .wire import Wire, check_media, predict_request, predict_schema
 
 PATH = "/v1/models/{model}/predict"
@@ -30,7 +30,7 @@ async def wire(request: Request) -> Wire:
 
 @router.post(PATH, response_model=PredictAnswer, openapi_extra=predict_schema())
 async def predict(
-    model: ModelName, service: ServiceDep, caller: CallerDep, wire: Annotated[Wire, Depends(wire)]
+    caller: PredictCaller, model: ModelName, service: ServiceDep, wire: Annotated[Wire, Depends(wire)]
 ) -> Response:
     """Predict: with a described task, an adaptation, a support set, or the base; rows of many tasks in one call."""
     return Response(await predicted(service, caller, model, wire), media_type="application/json")
