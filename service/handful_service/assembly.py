@@ -19,7 +19,8 @@ from .predictor.models import Model, Models, Served
 from .predictor.predicting import Predictor
 from .predictor.states import States
 from .settings import Settings
-from .store.store import AsyncStore, Store
+from .store.lanes import AsyncStore
+from .store.store import Store
 
 log = logging.getLogger("handful.service")
 
