@@ -37,11 +37,14 @@ class EngineLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a prediction: the features of an input, each `[*feature]`, and the slot of its task state."""
+class _Rows:
+    """Rows of a prediction: the features of the inputs, each `[n, *feature]`, and the slots of their task states."""
 
     features: Arrays
-    slot: int
+    slots: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.slots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class Engine:
         self._describers = {graph: self._describer(graph) for graph in self._sessions if graph.startswith("describe.")}
         self._summariser = self._batcher("summarise", self._summarise, len)
         self._adapter = self._batcher("adapt", self._adapt, _adapt_rows)
-        self._predictor = self._batcher("predict", self._predict, lambda row: 1)
+        self._predictor = self._batcher("predict", self._predict, len)
 
     def _batcher(
         self, graph: GraphName, run: Callable[[Sequence[T]], Sequence[R]], rows: Callable[[T], int]
@@ -126,7 +129,7 @@ class Engine:
         cuts = range(0, n, self._limits.max_rows)
         pieces = [{name: array[at : at + self._limits.max_rows] for name, array in inputs.items()} for at in cuts]
         parts = await self._encoder.submit(*pieces)
-        return {name: np.concatenate([part[name] for part in parts]) for name in self.manifest.features}
+        return {name: _joined([part[name] for part in parts]) for name in self.manifest.features}
 
     async def describe(self, descriptor: Arrays) -> Arrays:
         """φ, each `[*state]`, of one descriptor.
@@ -174,13 +177,24 @@ class Engine:
             raise SupportSetInvalid("gives a task state that is not finite", field="support", allowed="smaller inputs")
         return state
 
-    async def predict(self, rows: Sequence[Row]) -> Array:
-        """`y`, float32 `[n, member, column]`, of rows that may each belong to another task."""
-        return np.stack(await self._predictor.submit(*rows))
+    async def predict(self, features: Arrays, slots: Sequence[int]) -> Array:
+        """`y`, float32 `[n, member, column]`, of rows that may each belong to another task.
+
+        Args:
+            features: Of the inputs, each `[n, *feature]`; a call larger than a batch is cut and rejoined.
+            slots: Where the task state of each row lies, `n` of them.
+        """
+        most = self._limits.max_rows
+        if len(slots) <= most:
+            (y,) = await self._predictor.submit(_Rows(features, slots))
+            return y
+        spans = [slice(at, at + most) for at in range(0, len(slots), most)]
+        pieces = [_Rows({name: array[span] for name, array in features.items()}, slots[span]) for span in spans]
+        return np.concatenate(await self._predictor.submit(*pieces))
 
     def _encode(self, items: Sequence[Arrays]) -> Sequence[Arrays]:
         counts = [len(next(iter(item.values()))) for item in items]
-        merged = {name: np.concatenate([item[name] for item in items]) for name in self.manifest.inputs}
+        merged = {name: _joined([item[name] for item in items]) for name in self.manifest.inputs}
         return _cut(self._run("encode", merged, sum(counts)), counts)
 
     def _describe(self, graph: GraphName, items: Sequence[Arrays]) -> Sequence[Arrays]:
@@ -208,10 +222,12 @@ class Engine:
             }
         return _rows(self._run("adapt", feed, len(items)), len(items))
 
-    def _predict(self, items: Sequence[Row]) -> Sequence[Array]:
-        features = {name: np.stack([row.features[name] for row in items]) for name in self.manifest.features}
-        states = self._tables.gather([row.slot for row in items])
-        return list(self._run("predict", {**features, **states}, len(items))["y"])
+    def _predict(self, items: Sequence[_Rows]) -> Sequence[Array]:
+        slots = [slot for item in items for slot in item.slots]
+        features = {name: _joined([item.features[name] for item in items]) for name in self.manifest.features}
+        y = self._run("predict", {**features, **self._tables.gather(slots)}, len(slots))["y"]
+        ends = np.cumsum([len(item) for item in items])
+        return [y[end - len(item) : end] for item, end in zip(items, ends, strict=True)]
 
     def _padded(self, items: Sequence[SupportSet]) -> Arrays:
         """Support sets of different sizes as one batch: absent examples have weight 0."""
@@ -304,6 +320,11 @@ def _chunk(support: SupportSet, at: int) -> SupportSet:
     span = slice(at, at + SUPPORT_CHUNK)
     features = {name: array[span] for name, array in support.features.items()}
     return SupportSet(features, support.y[span], support.weight[span])
+
+
+def _joined(arrays: Sequence[Array]) -> Array:
+    """Arrays `[n, …]` one after the other; of one, that one itself."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _cut(arrays: Arrays, counts: Sequence[int]) -> list[Arrays]:
