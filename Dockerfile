@@ -25,7 +25,7 @@ ENV PATH=/opt/handful/bin:$PATH \
     HANDFUL_BUNDLES=/bundles \
     HANDFUL_STORE=sqlite:////var/lib/handful/handful.db \
     HANDFUL_ALLOW_ANONYMOUS=1
-# There are no API keys: publish the port on loopback, or behind something that checks who calls.
+# Without HANDFUL_KEYS anyone may call: publish the port on loopback, or behind something that checks who calls.
 EXPOSE 8000
 USER 10001:10001
 WORKDIR /var/lib/handful

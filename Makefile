@@ -38,6 +38,7 @@ type: $(TEST_ENV)/.installed
 load: $(TEST_ENV)/.installed
 	$(BIN)/python loadtests/footprint.py
 	$(BIN)/python loadtests/mixing.py
+	$(BIN)/python -m loadtests.load --json load.json --chart load.png
 
 docs: $(TEST_ENV)/.installed
 	$(BIN)/python docs/write_openapi.py

@@ -1,8 +1,10 @@
 """A server process for measurements."""
 
+import hashlib
 import json
 import os
 import platform
+import secrets
 import socket
 import subprocess
 import sys
@@ -24,11 +26,18 @@ class Running:
         url: Where it listens.
         pid: Its process.
         ready_s: Seconds from the start of the process to its first ready answer.
+        key: An API key that may do everything, where the server asks for one.
     """
 
     url: str
     pid: int
     ready_s: float
+    key: str | None = None
+
+    def cpu_s(self) -> float:
+        """Seconds of CPU time that the process has used, in the kernel and outside."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def resident_mb(self) -> float:
         """Resident memory of the process, in MiB."""
@@ -54,12 +63,13 @@ def report(title: str, figures: dict[str, object], page: str | None) -> None:
 
 
 @contextmanager
-def server(handful: str | None = None, bundles: str = "bundles") -> Iterator[Running]:
+def server(handful: str | None = None, bundles: str = "bundles", *, key: bool = False) -> Iterator[Running]:
     """A server on a free port and a store of its own, stopped after the block.
 
     Args:
         handful: The console script; by default that of this Python's environment.
         bundles: The model repository.
+        key: Whether calls need an API key.
     """
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -68,14 +78,25 @@ def server(handful: str | None = None, bundles: str = "bundles") -> Iterator[Run
     script = handful or str(Path(sys.executable).parent / "handful")
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "HANDFUL_STORE": f"sqlite:///{folder}/handful.db", "HANDFUL_LOG_LEVEL": "warning"}
+        secret = _write_key(Path(folder) / "keys") if key else None
+        if secret is not None:
+            environment["HANDFUL_KEYS"] = f"{folder}/keys"
         started = time.monotonic()
         command = [script, "serve", "--port", str(port), "--bundles", bundles]
         process = subprocess.Popen(command, env=environment)  # noqa: S603 (our own script)
         try:
-            yield Running(url, process.pid, _ready(url, process, started))
+            yield Running(url, process.pid, _ready(url, process, started), secret)
         finally:
             process.terminate()
             process.wait()
+
+
+def _write_key(path: Path) -> str:
+    """A new key, whose line is in the file."""
+    key = f"load.{secrets.token_urlsafe(32)}"
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    path.write_text(f"load sha256:{digest} load predict,adapt,admin\n", encoding="utf-8")
+    return key
 
 
 def _ready(url: str, process: subprocess.Popen[bytes], started: float) -> float:

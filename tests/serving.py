@@ -25,6 +25,12 @@ BUNDLES = ROOT / "bundles"
 READY_WITHIN_S = 60
 
 
+class Form:
+    """Who answers the predict calls of apps that are made from now on: the hot path, or the router."""
+
+    hot = True
+
+
 @dataclass
 class Api:
     """The real app in this process. Calls may come from any thread; `together` sends many at once."""
@@ -108,7 +114,7 @@ def in_process(folder: Path, bundles: Path = BUNDLES, **settings: Any) -> Iterat
 @asynccontextmanager
 async def _app(settings: Settings) -> Any:
     failures: list[BaseException] = []
-    app = create_app(settings, failures.append)
+    app = create_app(settings, failures.append, hot=Form.hot)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),

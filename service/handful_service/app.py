@@ -16,12 +16,14 @@ from starlette.routing import compile_path
 
 from . import errors
 from .assembly import build_service
+from .auth import Guard
 from .door import Door, DoorLimits
 from .metrics import Metrics
 from .problems import METHOD_NOT_ALLOWED, body, explained, problem_body, problem_response
 from .routes import adaptations, health, models, predict
-from .routes.bodies import add_schemas, invalid
+from .routes.bodies import add_schemas, add_security, invalid
 from .routes.common import PROBLEM_ANSWERS, deadline
+from .routes.hot import HotPredict
 from .schemas import ExamplesRequest, PredictRequest, PutRequest
 from .settings import Settings
 
@@ -30,7 +32,9 @@ log = logging.getLogger("handful.service")
 _EXEMPT = frozenset({health.LIVE, health.READY, health.METRICS})
 
 
-def create_app(settings: Settings, on_failure: Callable[[BaseException], None] | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, on_failure: Callable[[BaseException], None] | None = None, *, hot: bool = True
+) -> FastAPI:
     """The ASGI application.
 
     It listens at once and is ready once its bundles are loaded and checked.
@@ -38,6 +42,7 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None] |
     Args:
         settings: All that can be set.
         on_failure: Told the error that keeps the service from ever being ready.
+        hot: Whether predict calls are answered ahead of the router; the answers are the same either way.
     """
     metrics = Metrics()
 
@@ -59,9 +64,12 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None] |
         redirect_slashes=False,  # a path with a slash too many is a problem like any other unknown one
     )
     app.state.service, app.state.draining, app.state.metrics = None, False, metrics
+    app.state.guard = Guard(settings.keys)
     for module in (predict, adaptations, models):
         app.include_router(module.router, dependencies=[Depends(deadline)])
     app.include_router(health.router)
+    if hot:
+        app.add_middleware(HotPredict, state=app.state)
     app.add_middleware(
         Door,
         limits=DoorLimits(settings.max_body_bytes, settings.max_in_flight, settings.deadline_ms),
@@ -77,6 +85,7 @@ def create_app(settings: Settings, on_failure: Callable[[BaseException], None] |
 
 async def _load(app: FastAPI, settings: Settings, on_failure: Callable[[BaseException], None] | None) -> None:
     try:
+        app.state.guard.load()
         app.state.service = await build_service(settings, app.state.metrics)
     except Exception as error:  # whatever it is, the operator must see it, and the process must end
         log.error("cannot start", extra={"error": explained(error), "kind": type(error).__name__})
@@ -90,6 +99,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
         add_schemas(document, (PredictRequest, PutRequest, ExamplesRequest))
+        add_security(document, open_paths=(health.LIVE, health.READY))
         app.openapi_schema = document
     return app.openapi_schema
 

@@ -19,7 +19,8 @@ from .predictor.models import Model, Models, Served
 from .predictor.predicting import Predictor
 from .predictor.states import States
 from .settings import Settings
-from .store.store import AsyncStore, Store
+from .store.lanes import AsyncStore
+from .store.store import Store
 
 log = logging.getLogger("handful.service")
 
@@ -143,7 +144,7 @@ async def _check_one(predictor: Predictor, served: Served, decoder: Executor) ->
 
 def _load(settings: Settings, runtime: RuntimeSettings, runs: ThreadPoolExecutor, metrics: Metrics) -> Models:
     """Every bundle of the repository, opened and run beside each other: much of it is digests and ONNX Runtime."""
-    limits = EngineLimits(settings.max_batch_rows, settings.max_queued_rows)
+    limits = EngineLimits(settings.max_batch_rows, settings.max_queued_rows, settings.inline_ms)
 
     def make(bundle: Bundle) -> Served:
         with naming(bundle.folder):

@@ -14,6 +14,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from .auth import append_key
+from .errors import KeysInvalid
 from .settings import Settings
 
 GROUP = "handful.commands"
@@ -62,6 +64,22 @@ def _add_setting(parser: argparse.ArgumentParser, name: str, field: FieldInfo) -
         parser.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, help=text)
     else:
         parser.add_argument(flag, dest=name, metavar="VALUE", help=text)
+
+
+def key(argv: Sequence[str]) -> int:
+    """Make an API key: its hash is appended to a file, the key itself is printed, once."""
+    parser = argparse.ArgumentParser("handful key", description=key.__doc__)
+    parser.add_argument("file", type=Path, help="the file that the setting `keys` names; made where it is missing")
+    parser.add_argument("--tenant", default="default", help="who owns what the key makes (default: default)")
+    parser.add_argument("--scopes", default="predict,adapt", help="predict,adapt,admin (default: predict,adapt)")
+    parser.add_argument("--id", default=None, help="the key's name in the file (default: a random one)")
+    arguments = parser.parse_args(argv)
+    try:
+        print(append_key(arguments.file, arguments.id, arguments.tenant, arguments.scopes))
+    except (KeysInvalid, OSError) as error:
+        print(f"handful key: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def check(argv: Sequence[str]) -> int:

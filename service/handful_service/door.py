@@ -133,8 +133,9 @@ class Door:
         route = getattr(scope.get("route"), "path", None) or "unmatched"
         # Only methods that a route has are labels: others are the client's invention, without end.
         known = route != "unmatched" and passage.status != METHOD_NOT_ALLOWED.status
-        self._metrics.requests.labels(scope["method"] if known else "any", route, passage.status).inc()
-        self._metrics.seconds.labels(route).observe(seconds)
+        self._metrics.answered(scope["method"] if known else "any", route, passage.status, seconds)
+        if not log.isEnabledFor(logging.INFO):
+            return
         log.info(
             "request",
             extra={
@@ -158,7 +159,7 @@ def _sender(send: Send, passage: _Passage) -> Send:
             passage.answered = True
             passage.status = message["status"]
             more = [(b"x-request-id", passage.request_id.encode("ascii"))]
-            if dict(message["headers"]).get(b"content-type", b"").startswith(b"text/html"):
+            if any(name == b"content-type" and value.startswith(b"text/html") for name, value in message["headers"]):
                 more.append((b"content-security-policy", _OFFLINE))
             message["headers"] = [*message["headers"], *more]
         await send(message)

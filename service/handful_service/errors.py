@@ -3,6 +3,7 @@
 HandfulError
 ├── RequestError      the caller can mend it
 ├── CapacityError     the same request may succeed later
+├── KeysInvalid       the operator can mend it
 └── BundleError       the operator can mend it
 """
 
@@ -63,6 +64,14 @@ class UnsupportedMedia(RequestError):
     """The body is declared to be something other than JSON."""
 
 
+class Unauthenticated(RequestError):
+    """The request names no API key that is known."""
+
+
+class Forbidden(RequestError):
+    """The API key does not have the scope that the request needs."""
+
+
 class NotFound(RequestError):
     """Something named in the request does not exist."""
 
@@ -109,6 +118,10 @@ class NotReady(CapacityError):
 
 class DeadlineExceeded(CapacityError):
     """The answer was not ready in time."""
+
+
+class KeysInvalid(HandfulError):
+    """The file of API keys cannot be read, or a line of it is not valid: the operator can mend it."""
 
 
 class BundleError(HandfulError):

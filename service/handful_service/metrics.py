@@ -14,6 +14,7 @@ class Metrics:
     """The metrics of one server."""
 
     def __init__(self) -> None:
+        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "handful_requests", "Answered requests.", ["method", "route", "status"], registry=self.registry
@@ -36,11 +37,24 @@ class Metrics:
             "handful_bundle", "1 for every bundle served.", ["model", "version", "digest"], registry=self.registry
         )
 
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count an answered request. What a label's values lead to is looked up once: that is most of the work."""
+        key = (method, route, status)
+        found = self._answered.get(key)
+        if found is None:
+            found = self.requests.labels(method, route, status), self.seconds.labels(route)
+            self._answered[key] = found
+        found[0].inc()
+        found[1].observe(seconds)
+
     def batch_observer(self, model: str) -> Callable[[str, int], None]:
         """A function that is told the graph and rows of each batch of a model."""
+        found: dict[str, Histogram] = {}
 
         def observe(graph: str, rows: int) -> None:
-            self.batch_rows.labels(model, graph).observe(rows)
+            if graph not in found:
+                found[graph] = self.batch_rows.labels(model, graph)
+            found[graph].observe(rows)
 
         return observe
 

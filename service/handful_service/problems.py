@@ -32,7 +32,9 @@ PROBLEMS: Mapping[type[errors.HandfulError], Problem] = {
     errors.LabelUnknown: Problem(422, "label-unknown", "A label is not in the model's list"),
     errors.NotAccepted: Problem(422, "not-accepted", "The model does not take this"),
     errors.TooLarge: Problem(413, "too-large", "Something is larger than its limit"),
-    errors.UnsupportedMedia: Problem(415, "unsupported-media", "The body must be JSON"),
+    errors.UnsupportedMedia: Problem(415, "unsupported-media", "The body is of another type"),
+    errors.Unauthenticated: Problem(401, "unauthenticated", "An API key is needed"),
+    errors.Forbidden: Problem(403, "forbidden", "The API key may not do this"),
     errors.ModelNotFound: Problem(404, "model-not-found", "No such model or version"),
     errors.AdaptationNotFound: Problem(404, "adaptation-not-found", "No such adaptation"),
     errors.ExampleNotFound: Problem(404, "example-not-found", "No such example"),
@@ -44,6 +46,7 @@ PROBLEMS: Mapping[type[errors.HandfulError], Problem] = {
     errors.Overloaded: Problem(503, "overloaded", "Too much is waiting"),
     errors.NotReady: Problem(503, "not-ready", "The server is not ready"),
     errors.DeadlineExceeded: Problem(504, "deadline-exceeded", "The answer was not ready in time"),
+    errors.KeysInvalid: Problem(500, "keys-invalid", "The file of API keys is not valid"),
     errors.BundleError: Problem(500, "bundle-invalid", "A bundle is not valid"),
 }
 METHOD_NOT_ALLOWED = Problem(405, "method-not-allowed", "The resource has no such method")
@@ -82,5 +85,7 @@ def problem_response(members: Mapping[str, Any], request_id: str) -> Response:
     """A problem document as a response."""
     status = int(members["status"])
     headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     content = json.dumps({**members, "request_id": request_id}, ensure_ascii=False).encode("utf-8", "replace")
     return Response(content, status, headers, MEDIA_TYPE)

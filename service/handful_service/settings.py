@@ -19,9 +19,14 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, env_prefix="HANDFUL_", extra="forbid")
 
-    host: str = Field("127.0.0.1", description="Address to listen on. A public one needs `allow_anonymous`.")
+    host: str = Field("127.0.0.1", description="Address to listen on. A public one needs `keys` or `allow_anonymous`.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    allow_anonymous: bool = Field(False, description="Whether anyone who reaches a public address may call.")
+    keys: Path | None = Field(
+        None, description="File of API keys, as `handful key` writes it. With it, calls need one."
+    )
+    allow_anonymous: bool = Field(
+        False, description="Whether anyone who reaches a public address may call, where there are no keys."
+    )
     bundles: Path = Field(Path("bundles"), description="Model repository: `<model>/<version>/` folders.")
     store: str = Field(
         "sqlite:///handful.db", description="Where adaptations are kept: a `sqlite:///` or `postgresql://` URL."
@@ -35,6 +40,12 @@ class Settings(BaseSettings):
         "auto", description="Where graphs run. `auto` takes CUDA where it is there, else the CPU."
     )
     threads: int = Field(0, ge=0, le=256, description="Threads of a graph run; 0 means one per available core.")
+    inline_ms: float = Field(
+        5.0,
+        ge=0,
+        le=1000,
+        description="Predicted milliseconds up to which a graph run takes place on the event loop; 0 means never.",
+    )
     cache_bytes: int = Field(
         256 * 2**20, ge=2**20, description="Bytes for the task states of all bundles; touched only as they fill."
     )
@@ -57,10 +68,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _public_only_on_purpose(self) -> "Settings":
-        if self.host not in LOOPBACK and not self.allow_anonymous:
+        if self.host not in LOOPBACK and self.keys is None and not self.allow_anonymous:
             raise ValueError(
-                f"host {self.host} can be reached from outside and there are no API keys yet: "
-                "set HANDFUL_ALLOW_ANONYMOUS=1 if anyone who reaches it may call"
+                f"host {self.host} can be reached from outside and there are no API keys: name a file of them "
+                "(HANDFUL_KEYS), or set HANDFUL_ALLOW_ANONYMOUS=1 if anyone who reaches it may call"
             )
         return self
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +18,23 @@ Label = str | float
 """What an example says of its input: a name where the model tells classes apart, else a number."""
 
 
+Scope = Literal["predict", "adapt", "admin"]
+"""What a caller may do: predict; read and change adaptations; see the metrics of the server."""
+
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks.
 
     Attributes:
         tenant: The owner of all adaptations that this caller can see. Never part of a URL or a body.
-        scopes: What the caller may do: `predict`, `adapt`, `admin`.
+        scopes: What the caller may do.
     """
 
     tenant: str = "default"
-    scopes: frozenset[str] = frozenset({"predict", "adapt", "admin"})
+    scopes: frozenset[Scope] = frozenset(SCOPES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ STARTS: list[dict[str, Any]] = [{"id": "north"}, {"metadata": {"task": "new", "t
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def tiny(form: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     folder = tmp_path_factory.mktemp("stored")
     for readers in (PAPERS, STRICT):
         tiny_readers.build(folder / "bundles", readers)

@@ -46,7 +46,7 @@ OF_PAPERS: list[tuple[dict[str, Any], int, str, str]] = [
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def tiny(form: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     with described(tmp_path_factory.mktemp("described")) as running:
         yield running
 

@@ -21,7 +21,7 @@ EVERY = [
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def small(form: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """A server with one adaptation, alice, and bodies of 1 MiB."""
     with in_process(tmp_path_factory.mktemp("bad"), max_body_bytes=MAX_BODY_BYTES) as running:
         made = running.put(ALICE, json={"support": with_ids(SUPPORT)})

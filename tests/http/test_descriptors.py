@@ -30,7 +30,7 @@ from .described import (
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def tiny(form: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     with described(tmp_path_factory.mktemp("described")) as running:
         yield running
 

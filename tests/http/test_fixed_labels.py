@@ -17,7 +17,7 @@ QUERIES = [[0.9, 0.1, 0.0, 0.0], [0.0, 0.4, 0.3, 0.5]]
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def tiny(form: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     folder = tmp_path_factory.mktemp("tiny")
     for bundle in (SUMS, WHOLE, NARROW, WIDE):
         build(folder / "bundles", bundle)

@@ -44,7 +44,7 @@ VALUES = st.recursive(
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def target(form: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     with in_process(tmp_path_factory.mktemp("fuzz"), max_body_bytes=MAX_BODY_BYTES) as running:
         assert running.put(ALICE, json={"support": with_ids(SUPPORT)}).status_code == 201
         yield running

@@ -34,7 +34,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tiny(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def tiny(form: str, bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     with in_process(tmp_path_factory.mktemp("store"), bundles) as running:
         yield running
 

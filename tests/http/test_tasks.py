@@ -24,7 +24,7 @@ CLASSES = [OPEN, ALONE, FIXED]
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def tiny(form: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     folder = tmp_path_factory.mktemp("tasks")
     for tasks in (*CLASSES, NUMBERS, MANY):
         build(folder / "bundles", tasks)

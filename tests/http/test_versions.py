@@ -11,13 +11,13 @@ ADAPTATIONS = "/v1/models/glyphs/adaptations"
 
 
 @pytest.fixture(scope="module")
-def versions(two_versions: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def versions(form: str, two_versions: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     with in_process(tmp_path_factory.mktemp("versions"), two_versions) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def features_only(two_versions: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+def features_only(form: str, two_versions: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     with in_process(tmp_path_factory.mktemp("features"), two_versions, retention="features") as running:
         yield running
 

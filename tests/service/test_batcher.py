@@ -207,3 +207,61 @@ def test_an_observer_that_fails_leaves_no_one_waiting() -> None:
             await asyncio.wait_for(shared.submit(("a", 1)), 5)
 
     asyncio.run(go())
+
+
+class OnLoop:
+    """Runs batches at once; remembers them with the thread that ran them."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+
+    def __call__(self, items: Sequence[Item]) -> list[str]:
+        self.batches.append([name for name, _ in items])
+        return [name for name, _ in items]
+
+
+def test_short_batches_run_on_the_loop_and_long_ones_off_it_and_all_get_their_own() -> None:
+    async def go() -> None:
+        off, on = Runner(), OnLoop()
+        shared = batcher(off, run_now=on, is_short=lambda rows: rows <= 2)
+        assert await shared.submit(("a", 1)) == ["a"]
+        assert await asyncio.gather(*(shared.submit((name, 1)) for name in "bcd")) == [["b"], ["c"], ["d"]]
+        assert await asyncio.gather(shared.submit(("e", 4)), shared.submit(("f", 1))) == [["e"], ["f"]]
+        assert (on.batches, off.batches) == ([["a"], ["f"]], [["b", "c", "d"], ["e"]])
+
+    asyncio.run(go())
+
+
+def test_between_two_short_batches_others_have_their_turn() -> None:
+    async def go() -> None:
+        seen: list[int] = []
+        on = OnLoop()
+        shared = batcher(Runner(), run_now=on, max_rows=1)
+
+        async def watch() -> None:
+            while len(on.batches) < 5:
+                seen.append(len(on.batches))
+                await asyncio.sleep(0)
+
+        await asyncio.gather(watch(), *(shared.submit((str(number), 1)) for number in range(5)))
+        assert len(set(seen)) >= 4
+
+    asyncio.run(go())
+
+
+def test_a_short_batch_that_fails_fails_for_those_who_wait_and_no_one_else() -> None:
+    async def go() -> None:
+        def fail(items: Sequence[Item]) -> list[str]:
+            if items[0][0] == "bad":
+                raise ValueError("a graph")
+            return [] if items[0][0] == "short" else [name for name, _ in items]
+
+        shared = batcher(Runner(), run_now=fail, max_rows=1)
+        bad, short, good = await asyncio.gather(
+            *(shared.submit((name, 1)) for name in ("bad", "short", "good")), return_exceptions=True
+        )
+        assert isinstance(bad, ValueError)
+        assert isinstance(short, BatchMismatch)
+        assert good == ["good"]
+
+    asyncio.run(go())

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from tests.tiny import Tiny, build
 from tests.tiny_engine import Running, adapt, close, drawn, expected, running
 
-from handful_service.engine.engine import Row
 from handful_service.engine.slots import SlotTables
 from handful_service.errors import Overloaded, SupportSetInvalid
 from handful_service.task import Arrays, Labels, SupportSet, TaskState
@@ -33,9 +32,9 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return build(tmp_path_factory.mktemp("engine"), request.param), request.param
 
 
-@pytest.fixture
-def one(place: tuple[Path, Tiny]) -> Iterator[Running]:
-    with running(*place) as found:
+@pytest.fixture(params=[0, 1000], ids=["in threads", "on the loop"])
+def one(place: tuple[Path, Tiny], request: pytest.FixtureRequest) -> Iterator[Running]:
+    with running(*place, inline_ms=request.param) as found:
         yield found
 
 
@@ -44,8 +43,7 @@ async def answer(on: Running, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     features = await on.engine.encode({"x": x})
     phi = await adapt(on, SupportSet(features, y, np.ones(len(y), np.float32)))
     async with on.cache.borrowed(TaskState(phi, Labels(()), 1)) as held:
-        rows = [Row({name: array[i] for name, array in features.items()}, held.slot) for i in range(len(x))]
-        return await on.engine.predict(rows)
+        return await on.engine.predict(features, [held.slot] * len(x))
 
 
 def wrong_of_64_contradictory_tasks(on: Running) -> int:
@@ -80,7 +78,7 @@ def test_states_in_the_cache_answer_as_borrowed_ones(one: Running) -> None:
             return TaskState(await adapt(one, supports[number]), Labels(()), 1)
 
         async with one.cache.pinned(number, load) as held:
-            return await one.engine.predict([Row({name: array[0] for name, array in query.items()}, held.slot)])
+            return await one.engine.predict(query, [held.slot])
 
     async def go() -> list[np.ndarray]:
         return list(await asyncio.gather(*(predict(number % 30) for number in range(90))))

@@ -38,6 +38,10 @@ def test_a_public_host_needs_allow_anonymous(host: str, monkeypatch: pytest.Monk
     assert Settings(host=host).host == host
 
 
+def test_a_public_host_may_have_keys_instead() -> None:
+    assert Settings(host="192.168.1.7", keys=Path("keys")).keys == Path("keys")
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_a_private_host_does_not(host: str) -> None:
     assert Settings(host=host).host == host

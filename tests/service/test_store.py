@@ -31,7 +31,8 @@ from sqlalchemy.exc import IntegrityError
 
 from handful_service.errors import NotReady, Overloaded
 from handful_service.store.database import Database, alembic_config, upgrade
-from handful_service.store.store import AsyncStore, Store
+from handful_service.store.lanes import AsyncStore
+from handful_service.store.store import Store
 from handful_service.store.tables import HEAD_REVISION, METADATA
 from handful_service.store.values import (
     Adaptation,

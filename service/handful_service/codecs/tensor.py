@@ -1,4 +1,4 @@
-"""Tensors in JSON: nested lists, or `{"dtype", "shape", "b64"}` of little-endian bytes."""
+"""Tensors in JSON: nested lists, or `{"dtype", "shape", "b64"}` of little-endian bytes; and those that are arrays."""
 
 import base64
 import binascii
@@ -20,7 +20,7 @@ def decode_tensor(value: Any, spec: InputSpec, *, norm: float | None, field: str
     """The array of one item, `[*axes]` of the declared dtype.
 
     Args:
-        value: What stood in the request.
+        value: What stood in the request, or an array, where the request was the tensor's bytes.
         spec: The input's declaration.
         norm: The largest Euclidean norm allowed, if any.
         field: The place in the request, for messages.
@@ -28,7 +28,10 @@ def decode_tensor(value: Any, spec: InputSpec, *, norm: float | None, field: str
     Raises:
         InputInvalid: not a tensor of the declared dtype and shape, not finite, or beyond the norm.
     """
-    array = _from_bytes(value, spec, field) if isinstance(value, dict) else _from_lists(value, field)
+    if isinstance(value, np.ndarray):
+        array: Array = value
+    else:
+        array = _from_bytes(value, spec, field) if isinstance(value, dict) else _from_lists(value, field)
     _check_shape(array.shape, spec, field)
     array = _cast(array, spec, field)
     if not np.isfinite(array).all():

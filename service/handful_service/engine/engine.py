@@ -1,6 +1,7 @@
 """Runs the graphs of one bundle, batched across tasks. Arrays in, arrays out: no HTTP, no SQL."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ..task import Array, Arrays, SupportSet
 from .batcher import Batcher
 from .runtime import RuntimeSettings, make_session
 from .slots import SlotTables
+from .times import RunTimes
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,18 +29,22 @@ SUPPORT_CHUNK = 64
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """The bounds of an engine's batches and queues, in rows."""
+    """The bounds of an engine's batches and queues, in rows, and of its runs on the event loop, in milliseconds."""
 
     max_rows: int = 256
     max_queued_rows: int = 4096
+    inline_ms: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a prediction: the features of an input, each `[*feature]`, and the slot of its task state."""
+class _Rows:
+    """Rows of a prediction: the features of the inputs, each `[n, *feature]`, and the slots of their task states."""
 
     features: Arrays
-    slot: int
+    slots: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.slots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class Engine:
         bundle: A checked bundle.
         settings: What sessions run with.
         tables: Where the task states of prediction rows lie.
-        executor: Threads for runs, so that the event loop stays free.
+        executor: Threads for runs that would hold the event loop up.
         limits: Bounds of batches and queues.
         on_batch: Told the graph and rows of every batch.
     """
@@ -81,24 +87,35 @@ class Engine:
             name: make_session(bundle.graph(name), file=graph.file, settings=settings)
             for name, graph in bundle.manifest.graphs.items()
         }
+        self._times = {name: RunTimes() for name in self._sessions}
         self._encoder = self._batcher("encode", self._encode, lambda rows: len(next(iter(rows.values()))))
         self._describers = {graph: self._describer(graph) for graph in self._sessions if graph.startswith("describe.")}
         self._summariser = self._batcher("summarise", self._summarise, len)
         self._adapter = self._batcher("adapt", self._adapt, _adapt_rows)
-        self._predictor = self._batcher("predict", self._predict, lambda row: 1)
+        self._predictor = self._batcher("predict", self._predict, len)
 
     def _batcher(
         self, graph: GraphName, run: Callable[[Sequence[T]], Sequence[R]], rows: Callable[[T], int]
     ) -> Batcher[T, R]:
+        times = self._times.get(graph) or RunTimes()
+
+        def timed(items: Sequence[T]) -> Sequence[R]:
+            started = time.perf_counter()
+            results = run(items)
+            times.record(sum(map(rows, items)), time.perf_counter() - started)
+            return results
+
         async def off_loop(items: Sequence[T]) -> Sequence[R]:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, run, items)
+            return await asyncio.get_running_loop().run_in_executor(self._executor, timed, items)
 
         return Batcher(
             off_loop,
+            run_now=timed,
+            is_short=lambda count: 1e3 * times.predicted_s(count) <= self._limits.inline_ms,
             rows=rows,
             max_rows=self._limits.max_rows,
             max_queued_rows=self._limits.max_queued_rows,
-            on_batch=lambda rows: self._on_batch(graph, rows),
+            on_batch=lambda count: self._on_batch(graph, count),
         )
 
     def _describer(self, graph: GraphName) -> Batcher[Arrays, Arrays]:
@@ -112,7 +129,7 @@ class Engine:
         cuts = range(0, n, self._limits.max_rows)
         pieces = [{name: array[at : at + self._limits.max_rows] for name, array in inputs.items()} for at in cuts]
         parts = await self._encoder.submit(*pieces)
-        return {name: np.concatenate([part[name] for part in parts]) for name in self.manifest.features}
+        return {name: _joined([part[name] for part in parts]) for name in self.manifest.features}
 
     async def describe(self, descriptor: Arrays) -> Arrays:
         """φ, each `[*state]`, of one descriptor.
@@ -160,13 +177,24 @@ class Engine:
             raise SupportSetInvalid("gives a task state that is not finite", field="support", allowed="smaller inputs")
         return state
 
-    async def predict(self, rows: Sequence[Row]) -> Array:
-        """`y`, float32 `[n, member, column]`, of rows that may each belong to another task."""
-        return np.stack(await self._predictor.submit(*rows))
+    async def predict(self, features: Arrays, slots: Sequence[int]) -> Array:
+        """`y`, float32 `[n, member, column]`, of rows that may each belong to another task.
+
+        Args:
+            features: Of the inputs, each `[n, *feature]`; a call larger than a batch is cut and rejoined.
+            slots: Where the task state of each row lies, `n` of them.
+        """
+        most = self._limits.max_rows
+        if len(slots) <= most:
+            (y,) = await self._predictor.submit(_Rows(features, slots))
+            return y
+        spans = [slice(at, at + most) for at in range(0, len(slots), most)]
+        pieces = [_Rows({name: array[span] for name, array in features.items()}, slots[span]) for span in spans]
+        return np.concatenate(await self._predictor.submit(*pieces))
 
     def _encode(self, items: Sequence[Arrays]) -> Sequence[Arrays]:
         counts = [len(next(iter(item.values()))) for item in items]
-        merged = {name: np.concatenate([item[name] for item in items]) for name in self.manifest.inputs}
+        merged = {name: _joined([item[name] for item in items]) for name in self.manifest.inputs}
         return _cut(self._run("encode", merged, sum(counts)), counts)
 
     def _describe(self, graph: GraphName, items: Sequence[Arrays]) -> Sequence[Arrays]:
@@ -194,10 +222,12 @@ class Engine:
             }
         return _rows(self._run("adapt", feed, len(items)), len(items))
 
-    def _predict(self, items: Sequence[Row]) -> Sequence[Array]:
-        features = {name: np.stack([row.features[name] for row in items]) for name in self.manifest.features}
-        states = self._tables.gather([row.slot for row in items])
-        return list(self._run("predict", {**features, **states}, len(items))["y"])
+    def _predict(self, items: Sequence[_Rows]) -> Sequence[Array]:
+        slots = [slot for item in items for slot in item.slots]
+        features = {name: _joined([item.features[name] for item in items]) for name in self.manifest.features}
+        y = self._run("predict", {**features, **self._tables.gather(slots)}, len(slots))["y"]
+        ends = np.cumsum([len(item) for item in items])
+        return [y[end - len(item) : end] for item, end in zip(items, ends, strict=True)]
 
     def _padded(self, items: Sequence[SupportSet]) -> Arrays:
         """Support sets of different sizes as one batch: absent examples have weight 0."""
@@ -235,7 +265,9 @@ class Engine:
             file, tolerance = self.manifest.graphs[name].file, self.manifest.graphs[name].tolerance
             rows = _golden_rows(takes, gives, golden)
             try:
+                started = time.perf_counter()
                 outputs = self._run(name, golden.inputs, rows)
+                self._times[name].record(_work_rows(golden, rows), time.perf_counter() - started)
                 gives.check(outputs)
             except Exception as error:  # ONNX Runtime raises classes of its C++ binding without a common root
                 raise BundleInvalid(f"cannot run its golden inputs: {error}", field=file) from error
@@ -275,6 +307,11 @@ def _golden_rows(takes: Signature, gives: Signature, golden: Golden) -> int:
     return sizes[BATCH]
 
 
+def _work_rows(golden: Golden, rows: int) -> int:
+    """The rows that the batcher would count: of support sets, their examples."""
+    return int(golden.inputs["y_s"].shape[1]) * rows if "y_s" in golden.inputs else rows
+
+
 def _adapt_rows(item: _Adapt) -> int:
     return max(1, len(item.source)) if isinstance(item.source, SupportSet) else 1
 
@@ -283,6 +320,11 @@ def _chunk(support: SupportSet, at: int) -> SupportSet:
     span = slice(at, at + SUPPORT_CHUNK)
     features = {name: array[span] for name, array in support.features.items()}
     return SupportSet(features, support.y[span], support.weight[span])
+
+
+def _joined(arrays: Sequence[Array]) -> Array:
+    """Arrays `[n, …]` one after the other; of one, that one itself."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _cut(arrays: Arrays, counts: Sequence[int]) -> list[Arrays]:

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 from ..errors import AdaptationNotFound, ExampleNotFound, NotAccepted
 from ..npz import pack
-from ..store.store import AsyncStore
+from ..store.lanes import AsyncStore
 from ..store.values import Adaptation, Change, Event, Key, NewExample, RevisionMoved, Summary
 from ..task import Arrays, Caller, Labels
 from .changes import (

@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Literal, Protocol
 
+import numpy as np
+
 from ..cache import Held
-from ..engine.engine import Row
 from ..errors import AdaptationNotFound, CapacityError, HandfulError, NotAccepted, RequestError, TaskConflict
 from ..task import Arrays, Caller
 from .accepting import check_task, must_accept, resolved, start
 from .describing import decode_named, described_state, pinned_state
 from .grouping import groups, together
 from .models import Models, Served, VersionRef
-from .preparing import base_state, check_ways, checked, encode, row, split, state_of
+from .preparing import base_state, check_ways, checked, encode, split, state_of
 from .reading import Answer, ReadOptions, read
 from .refs import Ask, ByAdaptation, BySupport, ByTask, Named
 from .supports import Labelled
@@ -114,6 +115,8 @@ class Predictor:
             HandfulError: the model is unknown, or, without `partial`, the first ask that failed.
         """
         served = self._models.version(model, version)
+        if len(asks) == 1 and not options.partial:
+            return served, [await self.answer(caller, served, asks[0], options)]
         places = groups(asks)
         found = await asyncio.gather(
             *(self._group(caller, served, [asks[place] for place in group], options) for group in places)
@@ -240,8 +243,9 @@ async def _answers(
 ) -> list[list[Answer]]:
     """For each input the answer under each state: all of them in one batch, each read as its task says."""
     slots = [state.held.slot for state in states]
-    rows = [row(features, place) for place in range(len(ask.inputs))]
-    y = await served.engine.predict([Row(features, slot) for features in rows for slot in slots])
+    if len(slots) > 1:
+        features = {name: np.repeat(array, len(slots), axis=0) for name, array in features.items()}
+    y = await served.engine.predict(features, slots * len(ask.inputs))
     by_state = []
     for place, state in enumerate(states):
         held = state.held

@@ -15,7 +15,7 @@ from typing import Any
 from ..cache import Held
 from ..errors import AdaptationNotFound, Overloaded, TaskConflict
 from ..npz import pack, unpack
-from ..store.store import AsyncStore
+from ..store.lanes import AsyncStore
 from ..store.values import Adaptation, Example, Key, NewState, RevisionMoved
 from ..task import Arrays, Caller, Label, Labels, SupportSet, TaskState
 from .accepting import check_learns, must_accept, start

@@ -20,7 +20,7 @@ from ..task import ID
 from .bodies import body_schema, json_body
 from .common import (
     AdaptationId,
-    CallerDep,
+    AdaptCaller,
     ExampleId,
     ModelName,
     PreconditionDep,
@@ -34,9 +34,9 @@ router = APIRouter(prefix="/v1/models/{model}/adaptations", tags=["adaptations"]
 
 @router.get("", response_model=AdaptationList)
 async def list_adaptations(
+    caller: AdaptCaller,
     model: ModelName,
     service: ServiceDep,
-    caller: CallerDep,
     limit: Annotated[int, Query(ge=1, le=1000, description="Adaptations on a page.")] = 100,
     after: Annotated[str | None, Query(pattern=ID, description="The `next` of the page before.")] = None,
 ) -> AdaptationList:
@@ -63,11 +63,11 @@ async def list_adaptations(
     openapi_extra=body_schema(PutRequest),
 )
 async def put_adaptation(
+    caller: AdaptCaller,
     model: ModelName,
     id: AdaptationId,
     request: Annotated[PutRequest, Depends(json_body(PutRequest))],
     service: ServiceDep,
-    caller: CallerDep,
     precondition: PreconditionDep,
 ) -> Response:
     """Create an adaptation from a support set, or replace all its examples and its task (201 where it is new)."""
@@ -89,11 +89,11 @@ async def put_adaptation(
 
 @router.post("/{id}/examples", response_model=WrittenAnswer, openapi_extra=body_schema(ExamplesRequest))
 async def post_examples(
+    caller: AdaptCaller,
     model: ModelName,
     id: AdaptationId,
     request: Annotated[ExamplesRequest, Depends(json_body(ExamplesRequest))],
     service: ServiceDep,
-    caller: CallerDep,
     precondition: PreconditionDep,
 ) -> Response:
     """Add examples, or correct those whose id is known. The same event twice changes nothing."""
@@ -115,11 +115,11 @@ async def post_examples(
 
 @router.delete("/{id}/examples/{example_id}", response_model=WrittenAnswer)
 async def delete_example(
+    caller: AdaptCaller,
     model: ModelName,
     id: AdaptationId,
     example_id: ExampleId,
     service: ServiceDep,
-    caller: CallerDep,
     precondition: PreconditionDep,
     version: VersionDep,
     event_id: Annotated[str | None, Query(pattern=ID, description="Makes a repeated call harmless.")] = None,
@@ -131,7 +131,7 @@ async def delete_example(
 
 @router.get("/{id}", response_model=AdaptationAnswer)
 async def get_adaptation(
-    model: ModelName, id: AdaptationId, service: ServiceDep, caller: CallerDep, response: Response
+    caller: AdaptCaller, model: ModelName, id: AdaptationId, service: ServiceDep, response: Response
 ) -> AdaptationAnswer:
     """An adaptation with its examples, without their inputs."""
     found = await service.adaptations.get(caller, model, id)
@@ -161,7 +161,7 @@ async def get_adaptation(
 
 @router.delete("/{id}", status_code=204, response_class=Response)
 async def delete_adaptation(
-    model: ModelName, id: AdaptationId, service: ServiceDep, caller: CallerDep, precondition: PreconditionDep
+    caller: AdaptCaller, model: ModelName, id: AdaptationId, service: ServiceDep, precondition: PreconditionDep
 ) -> None:
     """Delete an adaptation with all its data."""
     await service.adaptations.delete(caller, model, id, precondition)

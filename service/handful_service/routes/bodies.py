@@ -24,15 +24,44 @@ def json_body(kind: type[B]) -> Callable[[Request], Awaitable[B]]:
     """
 
     async def parse(request: Request) -> B:
-        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media != "application/json" and not media.endswith("+json"):
-            raise UnsupportedMedia(f"the content type is {media!r}", field="Content-Type", allowed="application/json")
-        try:
-            return kind.model_validate_json(await request.body())
-        except ValidationError as error:
-            raise invalid(error.errors(include_url=False, include_input=False)) from None
+        check_json(request.headers.get("content-type", ""))
+        return parsed(kind, await request.body())
 
     return parse
+
+
+def check_json(content_type: str) -> None:
+    """Refuse a content type that is not JSON.
+
+    Raises:
+        UnsupportedMedia: it is another.
+    """
+    media = media_type(content_type)
+    if not is_json(media):
+        raise UnsupportedMedia(f"the content type is {media!r}", field="Content-Type", allowed="application/json")
+
+
+def is_json(media: str) -> bool:
+    """Whether a media type is one of JSON."""
+    return media == "application/json" or media.endswith("+json")
+
+
+def media_type(content_type: str) -> str:
+    """The type that a `Content-Type` header names, without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def parsed(kind: type[B], content: bytes) -> B:
+    """A wire model of the raw bytes of a body.
+
+    Raises:
+        NotJson: it is not a JSON document.
+        RequestInvalid: it breaks the model.
+    """
+    try:
+        return kind.model_validate_json(content)
+    except ValidationError as error:
+        raise invalid(error.errors(include_url=False, include_input=False)) from None
 
 
 def invalid(found: Sequence[Any]) -> HandfulError:
@@ -67,3 +96,13 @@ def add_schemas(document: dict[str, Any], kinds: Sequence[type[BaseModel]]) -> N
         [(kind, "validation") for kind in kinds], ref_template="#/components/schemas/{model}"
     )
     document.setdefault("components", {}).setdefault("schemas", {}).update(schemas["$defs"])
+
+
+def add_security(document: dict[str, Any], *, open_paths: Sequence[str]) -> None:
+    """Say in an OpenAPI document that calls take an API key, where the server has any, but for the open paths."""
+    scheme = {"type": "http", "scheme": "bearer", "description": "Where the server has API keys."}
+    document["components"]["securitySchemes"] = {"key": scheme}
+    for path, item in document["paths"].items():
+        for operation in item.values():
+            if path not in open_paths:
+                operation["security"] = [{"key": []}, {}]

@@ -1,18 +1,22 @@
 """What the routes share: the service behind them, ids in paths, preconditions, problem answers in OpenAPI."""
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request
 
 from ..answers import ProblemDocument
 from ..assembly import Service
-from ..auth import caller
+from ..auth import Guard
 from ..errors import NotReady, RequestInvalid
 from ..predictor.changes import Precondition
 from ..predictor.models import VersionRef
 from ..problems import MEDIA_TYPE
-from ..task import ID, Caller
+from ..task import ID, Caller, Scope
+
+MAX_MODEL_NAME = 64
+LOADING = "the bundles are being loaded and checked"
 
 _ETAG = re.compile(r'^"([1-9][0-9]{0,17})"$')
 
@@ -25,8 +29,21 @@ async def service(request: Request) -> Service:
     """
     running: Service | None = request.app.state.service
     if running is None:
-        raise NotReady("the bundles are being loaded and checked")
+        raise NotReady(LOADING)
     return running
+
+
+def caller_with(scope: Scope | None) -> Callable[[Request], Awaitable[Caller]]:
+    """A dependency that gives the caller, who has a scope; routes name it first, before anything else is looked at.
+
+    Like all dependencies here it gives a coroutine: FastAPI runs plain functions in threads, a hop each.
+    """
+
+    async def caller(request: Request) -> Caller:
+        guard: Guard = request.app.state.guard
+        return guard.caller(request.scope["headers"], scope)
+
+    return caller
 
 
 async def precondition(
@@ -75,10 +92,13 @@ async def deadline(
 
 
 ServiceDep = Annotated[Service, Depends(service)]
-CallerDep = Annotated[Caller, Depends(caller)]
+AnyCaller = Annotated[Caller, Depends(caller_with(None))]
+PredictCaller = Annotated[Caller, Depends(caller_with("predict"))]
+AdaptCaller = Annotated[Caller, Depends(caller_with("adapt"))]
+AdminCaller = Annotated[Caller, Depends(caller_with("admin"))]
 PreconditionDep = Annotated[Precondition, Depends(precondition)]
 VersionDep = Annotated[VersionRef, Depends(version)]
-ModelName = Annotated[str, Path(max_length=64, description="The model's name.")]
+ModelName = Annotated[str, Path(max_length=MAX_MODEL_NAME, description="The model's name.")]
 AdaptationId = Annotated[str, Path(pattern=ID, description="The adaptation's id.")]
 ExampleId = Annotated[str, Path(pattern=ID, description="The example's id.")]
 

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Request, Response
 from ..answers import HealthAnswer
 from ..errors import NotReady
 from ..metrics import CONTENT_TYPE
-from .common import ServiceDep
+from .common import AdminCaller, ServiceDep
 
 router = APIRouter(tags=["health"])
 
@@ -28,7 +28,7 @@ async def ready(request: Request, service: ServiceDep) -> HealthAnswer:
 
 
 @router.get(METRICS, response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def metrics(request: Request) -> Response:
+async def metrics(caller: AdminCaller, request: Request) -> Response:
     """Counters, gauges and histograms in Prometheus' form."""
     if request.app.state.service is not None:
         request.app.state.service.observe_caches()

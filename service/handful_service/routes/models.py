@@ -8,32 +8,32 @@ from fastapi import APIRouter
 from ..answers import ModelAnswer, ModelList, TaskAnswer, TaskList, VersionAnswer, VersionList
 from ..bundle.tasks import KnownTask
 from ..predictor.models import Model, Served
-from .common import CallerDep, ModelName, ServiceDep, VersionDep
+from .common import AnyCaller, ModelName, ServiceDep, VersionDep
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.get("", response_model_exclude_none=True)
-async def list_models(service: ServiceDep, caller: CallerDep) -> ModelList:
+async def list_models(caller: AnyCaller, service: ServiceDep) -> ModelList:
     """All models."""
     return ModelList(models=[_model(model) for model in service.models.all()])
 
 
 @router.get("/{model}", response_model_exclude_none=True)
-async def get_model(model: ModelName, service: ServiceDep, caller: CallerDep) -> ModelAnswer:
+async def get_model(caller: AnyCaller, model: ModelName, service: ServiceDep) -> ModelAnswer:
     """A model: what its newest version takes, gives and allows."""
     return _model(service.models.model(model))
 
 
 @router.get("/{model}/versions", response_model_exclude_none=True)
-async def list_versions(model: ModelName, service: ServiceDep, caller: CallerDep) -> VersionList:
+async def list_versions(caller: AnyCaller, model: ModelName, service: ServiceDep) -> VersionList:
     """All versions of a model."""
     found = service.models.model(model)
     return VersionList(model=model, versions=[_version(found, number) for number in sorted(found.versions)])
 
 
 @router.get("/{model}/tasks", response_model_exclude_none=True)
-async def list_tasks(model: ModelName, service: ServiceDep, caller: CallerDep, version: VersionDep) -> TaskList:
+async def list_tasks(caller: AnyCaller, model: ModelName, service: ServiceDep, version: VersionDep) -> TaskList:
     """The known tasks of a model."""
     served: Served = service.models.version(model, version)
     known = served.bundle.known_tasks

@@ -48,12 +48,15 @@ class Database:
         writer: Takes SQLite's write lock at the start, so that no transaction fails to get it halfway.
         snapshot: Several reads of one moment.
         single: One statement, without a transaction around it.
+        file: The path of the database, where it is a file of SQLite and the URL says no more than that.
     """
 
     def __init__(self, url: str) -> None:
         # `hide_parameters` below: an error that reaches the log must not carry people's inputs there.
         parsed = _checked(url)
         self._engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed)
+        plain = parsed.get_backend_name() == "sqlite" and not parsed.query
+        self.file = parsed.database if plain else None
         self.writer: Engine = self._engine
         self.single: Engine = self._engine
         self.snapshot: Engine

@@ -1,27 +1,21 @@
-"""The store: adaptations by (tenant, model, id), and its face for coroutines."""
+"""The store: adaptations by (tenant, model, id)."""
 
-import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection, Engine, and_, delete, func, select, text
 from sqlalchemy.exc import DBAPIError
 
-from .. import errors
 from .changes import add_state, checksum, chunks, lock, of, put_features, write
 from .database import Database, available, upgrade
 from .tables import ADAPTATIONS, EVENTS, EXAMPLES, FEATURES, STATES
 from .values import Adaptation, Change, Event, Example, Key, NewState, RevisionMoved, State, Summary, text_label
 
 LOG = logging.getLogger(__name__)
-P = ParamSpec("P")
-T = TypeVar("T")
 
 # Statements that never change are built once; building one costs more than SQLite takes to answer it.
 PING = text("SELECT version_num FROM alembic_version")
@@ -190,6 +184,11 @@ class Store:
             rows = connection.execute(rest.order_by(ADAPTATIONS.c.id).limit(limit)).all()
         return [_summary(row) for row in rows]
 
+    @property
+    def file(self) -> str | None:
+        """The path of the database, where it is a file of SQLite."""
+        return self._database.file
+
     def ping(self) -> None:
         """Returns if the database answers."""
         with self._connected(self._database.single) as connection:
@@ -237,91 +236,3 @@ def _summary(row: Any) -> Summary:
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
-
-
-class _Lane:
-    """Threads, and a bound on the calls that wait for them."""
-
-    def __init__(self, name: str, threads: int, max_waiting: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._max_waiting = max_waiting
-        self._waiting = 0
-
-    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        if self._waiting >= self._max_waiting:
-            raise errors.Overloaded(f"{self._waiting} calls wait for the store, the limit is {self._max_waiting}")
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, partial(call, *args, **kwargs))
-        finally:
-            self._waiting -= 1
-
-    def close(self) -> None:
-        self._pool.shutdown()
-
-
-class AsyncStore:
-    """A store for coroutines: `Store`'s methods, run by threads.
-
-    Writes have one thread, which makes it the one writer queue of the process: SQLite takes one writer at a
-    time, and a queue here is fair where waiting for its lock is not. A call that is cancelled before its turn
-    never happens; one that is cancelled in the middle completes. All calls come from one event loop.
-    """
-
-    def __init__(self, store: Store, *, readers: int = 4, max_waiting: int = 1024) -> None:
-        """Takes the store over.
-
-        Args:
-            store: The store; `close` closes it.
-            readers: Threads that read.
-            max_waiting: Reads, and as many writes, that run or wait before more are refused (`Overloaded`).
-        """
-        self._store = store
-        self._reads = _Lane("store-read", readers, max_waiting)
-        self._writes = _Lane("store-write", 1, max_waiting)
-
-    async def heads(self, keys: Sequence[Key]) -> dict[Key, int]:
-        """As `Store.heads`."""
-        return await self._reads.run(self._store.heads, keys)
-
-    async def get(self, key: Key) -> Adaptation | None:
-        """As `Store.get`."""
-        return await self._reads.run(self._store.get, key)
-
-    async def state(self, key: Key, digest: str) -> State | None:
-        """As `Store.state`."""
-        return await self._reads.run(self._store.state, key, digest)
-
-    async def features(self, key: Key, digest: str) -> dict[str, bytes]:
-        """As `Store.features`."""
-        return await self._reads.run(self._store.features, key, digest)
-
-    async def events(self, key: Key, event_ids: Sequence[str]) -> dict[str, Event]:
-        """As `Store.events`."""
-        return await self._reads.run(self._store.events, key, event_ids)
-
-    async def list(self, tenant: str, model: str, *, after: str | None, limit: int) -> Sequence[Summary]:
-        """As `Store.list`."""
-        return await self._reads.run(self._store.list, tenant, model, after=after, limit=limit)
-
-    async def ping(self) -> None:
-        """As `Store.ping`."""
-        await self._reads.run(self._store.ping)
-
-    async def commit(self, change: Change, *, expected: int | None) -> int:
-        """As `Store.commit`."""
-        return await self._writes.run(self._store.commit, change, expected=expected)
-
-    async def save_state(self, key: Key, revision: int, state: NewState, features: Mapping[str, bytes]) -> bool:
-        """As `Store.save_state`."""
-        return await self._writes.run(self._store.save_state, key, revision, state, features)
-
-    async def delete(self, key: Key, *, expected: int | None) -> bool:
-        """As `Store.delete`."""
-        return await self._writes.run(self._store.delete, key, expected=expected)
-
-    async def close(self) -> None:
-        """Waits for the calls under way, then closes the store."""
-        for lane in (self._writes, self._reads):
-            await asyncio.to_thread(lane.close)
-        self._store.close()

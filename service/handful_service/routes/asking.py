@@ -1,0 +1,89 @@
+"""From a predict request to asks: tasks with their inputs, and the options of the call."""
+
+from collections.abc import Sequence
+
+from ..errors import RequestInvalid, TooLarge
+from ..predictor.predicting import PredictOptions
+from ..predictor.reading import ReadOptions
+from ..predictor.refs import Ask, Base, ByAdaptation, BySupport, ByTask, Named, TaskRef
+from ..predictor.supports import Labelled
+from ..schemas import PredictOptionsRequest, PredictRequest, RowRequest, SupportExample, TaskName
+
+_NAMES = ("task", "adaptation", "support")
+"""The keys that name a task."""
+
+
+def asks_of(request: PredictRequest, most: int) -> list[Ask]:
+    """The request as tasks with their inputs.
+
+    Raises:
+        RequestInvalid: keys are missing, or contradict each other.
+        TooLarge: more inputs or rows than a call may have.
+    """
+    if (request.inputs is None) == (request.rows is None):
+        both = "stands beside `rows`" if request.rows else "missing"
+        raise RequestInvalid(both, field="inputs", allowed="either `inputs` or `rows`")
+    inputs, rows = request.inputs or [], request.rows or []
+    if inputs and request.partial:
+        raise RequestInvalid("is for `rows`", field="partial", allowed="`rows` beside it")
+    for key in _NAMES:
+        if rows and getattr(request, key) is not None:
+            raise RequestInvalid("stands beside `rows`", field=key, allowed="a task in each row")
+    name, count = ("inputs", len(inputs)) if inputs else ("rows", len(rows))
+    if count > most:
+        raise TooLarge(f"there are {count}", field=name, allowed=f"at most {most}")
+    fields = tuple(f"inputs[{place}]" for place in range(len(inputs)))
+    asks = [Ask(tuple(inputs), fields, _task(request, ""))] if inputs else []
+    asks += [_ask(row, f"rows[{place}]") for place, row in enumerate(rows)]
+    if (answers := sum(ask.answers for ask in asks)) > most:
+        raise TooLarge(f"there are {answers} answers to give", field=name, allowed=f"at most {most}")
+    return asks
+
+
+def refuse_too_many(asks: Sequence[Ask], most: int) -> None:
+    """Refuse a call that no queue could ever take, however long its caller tries again."""
+    supports = sum(len(ask.task.examples) for ask in asks if isinstance(ask.task, BySupport))
+    total = supports + sum(ask.answers for ask in asks)
+    if total > most:
+        raise TooLarge(f"there are {total} inputs and support examples", field="rows", allowed=f"at most {most}")
+
+
+def _ask(row: RowRequest, place: str) -> Ask:
+    return Ask((row.input,), (f"{place}.input",), _task(row, f"{place}."))
+
+
+def _task(request: PredictRequest | RowRequest, prefix: str) -> TaskRef:
+    given = [name for name in _NAMES if getattr(request, name) is not None]
+    if len(given) > 1 and given != ["task", "support"]:
+        one_of = ", ".join(f"`{name}`" for name in _NAMES)
+        raise RequestInvalid(
+            f"stands beside `{given[0]}`", field=f"{prefix}{given[-1]}", allowed=f"one of {one_of}; or task and support"
+        )
+    if request.adaptation is not None:
+        return ByAdaptation(request.adaptation, f"{prefix}adaptation")
+    names = () if request.task is None else _names(request.task, f"{prefix}task")
+    if request.support is None:
+        return ByTask(names, f"{prefix}task") if names else Base(f"{prefix}support")
+    if request.task is not None and request.task.ids is not None:
+        raise RequestInvalid("stands beside `ids`", field=f"{prefix}support", allowed="a task of one `id`")
+    examples = _labelled(request.support, f"{prefix}support")
+    return BySupport(examples, f"{prefix}support", names[0] if names else None)
+
+
+def _names(task: TaskName, place: str) -> tuple[Named, ...]:
+    if task.ids is None:
+        return (Named(task.id, task.metadata, task.text, place),)
+    return tuple(Named(name, task.metadata, field=place) for name in task.ids)
+
+
+def _labelled(examples: list[SupportExample], prefix: str) -> tuple[Labelled, ...]:
+    return tuple(
+        Labelled(example.input, example.label, example.weight, f"{prefix}[{place}]")
+        for place, example in enumerate(examples)
+    )
+
+
+def options_of(options: PredictOptionsRequest, *, partial: bool) -> PredictOptions:
+    """The options of a call."""
+    read = ReadOptions(confidence=options.confidence, top=options.top, scores=options.scores)
+    return PredictOptions(read, options.on_missing, options.min_revision, partial)

@@ -1,0 +1,121 @@
+"""Laws 1, 3 and 8 under load: contradictory users who change, cancel, delete and come again never see one another.
+
+`SOAK_READS=1000000 python -m pytest tests/contracts/test_soak.py` runs longer.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Hashable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.soak import Report, soak
+from tests.tiny import Tiny, build
+
+from handful_service import assembly, auth
+from handful_service.cache import Held, Load, StateCache
+from handful_service.engine.slots import SlotTables
+from handful_service.store.values import Key
+from handful_service.task import Arrays, Caller, TaskState
+
+READS = int(os.environ.get("SOAK_READS", "5000"))
+TINY = Tiny(open_ways=4)
+pytestmark = pytest.mark.timeout(120 + READS // 20)
+
+
+class Counting(SlotTables):
+    """Counts the batches that mix users, and the states that were written."""
+
+    mixed = 0
+    written = 0
+
+    def gather(self, slots: Sequence[int]) -> Arrays:
+        type(self).mixed += len(set(slots)) > 1
+        return super().gather(slots)
+
+    def write(self, slot: int, state: Arrays) -> None:
+        type(self).written += 1
+        super().write(slot, state)
+
+
+class Rolled(Counting):
+    """Wrong: gives each row of a batch the state of the row before it."""
+
+    def gather(self, slots: Sequence[int]) -> Arrays:
+        return super().gather([*slots[-1:], *slots[:-1]])
+
+
+class Timeless(StateCache):
+    """Wrong: takes a state out of the cache whatever its revision."""
+
+    @asynccontextmanager
+    async def pinned(self, key: Hashable, load: Load) -> AsyncIterator[Held]:
+        place = key[:2] if isinstance(key, tuple) and isinstance(key[0], Key) else key
+        async with super().pinned(place, load) as held:
+            yield held
+
+
+class Loose(StateCache):
+    """Wrong: gives a slot to another state while a call still uses it."""
+
+    def _hold(self, key: Hashable, state: TaskState) -> Held:
+        held = super()._hold(key, state)
+        self._free.append(held.slot)
+        return held
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("soak")
+    build(root, TINY)
+    return root
+
+
+@pytest.fixture
+def few_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As few slots as there can be, so that states are put out all the time."""
+    monkeypatch.setattr(assembly, "ENTRY_BYTES", 2**20)
+
+
+def run(folder: Path, bundles: Path, *, reads: int, users: int = 64, **settings: Any) -> Report:
+    return asyncio.run(soak(folder, bundles, TINY, users=users, reads=reads, seed=1, **settings))
+
+
+@pytest.mark.usefixtures("few_slots")
+@pytest.mark.parametrize("inline_ms", [0.0, 5.0], ids=["in threads", "on the loop"])
+def test_no_answer_is_ever_anothers_or_of_a_time_that_is_over(
+    tmp_path: Path, bundles: Path, inline_ms: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = type("Here", (Counting,), {"mixed": 0, "written": 0})
+    monkeypatch.setattr(assembly, "SlotTables", tables)
+    report = run(tmp_path, bundles, reads=READS // 2, inline_ms=inline_ms)
+    assert report.wrong == []
+    assert report.most >= 32
+    counts = report.counts
+    assert counts["POST 200"] > READS / 10
+    assert min(counts[kind] for kind in ("PUT 200", "PUT 201", "DELETE 204", "cancelled", "POST 404")) >= 5, counts
+    assert counts["POST 503"] + counts["PUT 503"] < READS / 50, counts
+    assert tables.mixed > READS / 100
+    assert tables.written > 2 * assembly.MIN_SLOTS, "slots were used again"
+
+
+@pytest.mark.usefixtures("few_slots")
+@pytest.mark.parametrize(
+    ("where", "name", "mutant"),
+    [
+        (assembly, "SlotTables", Rolled),
+        (assembly, "StateCache", Timeless),
+        (assembly, "StateCache", Loose),
+        (auth, "Caller", lambda tenant, scopes: Caller("everyone", scopes)),
+    ],
+    ids=["the state of the row before", "a key without the revision", "a slot in use is given away", "no tenant"],
+)
+def test_the_soak_catches(
+    tmp_path: Path, bundles: Path, where: Any, name: str, mutant: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(where, name, mutant)
+    # Few users, so that each is changed and read again many times in a short run.
+    report = run(tmp_path, bundles, reads=1200, users=16, inline_ms=0.0)
+    assert len(report.wrong) >= 3, report.counts
