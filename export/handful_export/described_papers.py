@@ -1,5 +1,6 @@
 """What the export of papers needs: the tokenizer that training used, real texts, and small requests."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from handful_models.config import TextConfig, TrainConfig
 from handful_models.datasets import tokenized
-from handful_models.learner import DescribedLearner, Reader
+from handful_models.learner import DescribedLearner
 from handful_models.paper_vocabulary import TOKENIZER
 from handful_models.papers import VENUES
 from handful_models.record_encoder import RecordField, rows_of
@@ -64,7 +65,7 @@ def papers_material(run: Run, learner: DescribedLearner, data: Path) -> Describe
         DataMissing: the papers or the tokenizer are not there.
     """
     config = run.read_config()
-    material = tokenized(config, data)
+    tokenizer, material = read_tokenizer(_encoder(config).vocabulary / TOKENIZER), tokenized(config, data)
     rows = material.papers.rows("selection", "pages")
     rows = np.random.default_rng(0).choice(rows, ROWS, replace=False)
     return DescribedMaterial(
@@ -75,7 +76,7 @@ def papers_material(run: Run, learner: DescribedLearner, data: Path) -> Describe
         described={"metadata": {"metadata": np.concatenate([place_of(place) for place in PLACES])}},
         notes=_notes(run, learner),
         y=material.papers.pages[rows][:, None],
-        assets={f"assets/{TOKENIZER}": (_encoder(config).vocabulary / TOKENIZER).read_bytes()},
+        assets={f"assets/{TOKENIZER}": tokenizer.to_str().encode()},
     )
 
 
@@ -104,26 +105,24 @@ def _notes(run: Run, learner: DescribedLearner) -> dict[str, dict[str, Any]]:
 
 
 def _requests(config: TrainConfig, learner: DescribedLearner) -> list[RawTask]:
-    """Every task by its id alone, and of two places; the pages of one place after ten papers of it."""
+    """Every task by its id alone and of a venue-year; the page count also elsewhere, and after ten papers."""
     encoder = _encoder(config)
     tokenizer = read_tokenizer(encoder.vocabulary / TOKENIZER)
 
     def ids(texts: list[str]) -> dict[str, np.ndarray]:
         return {"x": token_ids(tokenizer, texts, encoder.tokens)}
 
-    def request(place: int, reader: Reader, metadata: dict[str, str | float] | None) -> RawTask:
-        index, task = {INDEX: np.array([place], np.int64)}, {"id": reader.id}
-        texts = [*TEXTS, LONG]
+    def request(place: int, metadata: dict[str, str | float] | None, texts: list[str]) -> RawTask:
+        reader, index = learner.readers[place], {INDEX: np.array([place], np.int64)}
+        task: dict[str, Any] = {"id": reader.id}
         if metadata is None:
             return RawTask(reader.id, task, "id", index, texts, ids(texts))
-        descriptor = {**index, "metadata": place_of(metadata)}
-        return RawTask(
-            reader.id, {**task, "metadata": metadata}, "metadata", descriptor, texts, ids(texts)
-        )  # fmt: skip
+        task, descriptor = {**task, "metadata": metadata}, {**index, "metadata": place_of(metadata)}
+        return RawTask(reader.id, task, "metadata", descriptor, texts, ids(texts))
 
-    readers = list(enumerate(learner.readers))
-    found = [request(place, reader, metadata) for metadata in (None, *PLACES[1:3]) for place, reader in readers]
-    nowhere, new = request(0, learner.readers[0], PLACES[3]), request(0, learner.readers[0], PLACES[1])
+    places, few = range(len(learner.readers)), list(TEXTS)
+    alone = [request(place, None, [*few, LONG]) for place in places]
+    at = [request(place, PLACES[2], few) for place in places]
+    new, nowhere = (request(0, place, few) for place in (PLACES[1], PLACES[3]))
     examples = ids([text for text, _ in SUPPORT])
-    after = RawTask(new.reader, new.task, new.kind, new.descriptor, new.queries, new.query_inputs, SUPPORT, examples)
-    return [*found, nowhere, after]
+    return [*alone, *at, nowhere, new, dataclasses.replace(new, support=SUPPORT, support_inputs=examples)]

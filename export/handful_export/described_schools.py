@@ -1,12 +1,13 @@
 """What the export of schools needs: fields of pupils and schools, real pupils, and small requests."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from handful_models.config import SchoolsConfig
-from handful_models.learner import DescribedLearner
+from handful_models.learner import DescribedLearner, Descriptor
 from handful_models.record_encoder import RecordField, rows_of
 from handful_models.schools import ANY, PUPIL, SCHOOL, any_school, examples, load, metadata_of
 from handful_service.task import Arrays
@@ -87,23 +88,20 @@ def _requests(learner: DescribedLearner, fields: list[RecordField]) -> list[RawT
     for place in (0, len(learner.readers) - 1):
         index = {INDEX: np.array([place], np.int64)}
         found.append(_request(learner, {"id": learner.readers[place].id}, index))
-    for school in SCHOOLS:
-        found.append(_request(learner, {"metadata": school}, {"metadata": row_of(fields, school)}))
+    found += [_request(learner, {"metadata": school}, {"metadata": row_of(fields, school)}) for school in SCHOOLS]
     return [*found, _after_five(found[1]), _after_five(found[2])]
 
 
 def _request(learner: DescribedLearner, task: dict[str, Any], descriptor: Arrays) -> RawTask:
-    kind = "id" if "id" in task else "metadata"
+    kind: Descriptor = "id" if "id" in task else "metadata"
     reader = str(task.get("id", learner.readers[0].id))
-    return RawTask(reader, task, kind, descriptor, PUPILS, {"x": _pupils(PUPILS)})  # type: ignore[arg-type]
+    return RawTask(reader, task, kind, descriptor, PUPILS, {"x": _pupils(PUPILS)})
 
 
 def _after_five(raw: RawTask) -> RawTask:
     pupils = [PUPILS[place % len(PUPILS)] for place in range(len(SCORES))]
     support = list(zip(pupils, SCORES, strict=True))
-    return RawTask(
-        raw.reader, raw.task, raw.kind, raw.descriptor, raw.queries, raw.query_inputs, support, {"x": _pupils(pupils)}
-    )
+    return dataclasses.replace(raw, support=support, support_inputs={"x": _pupils(pupils)})
 
 
 def _pupils(records: Any) -> np.ndarray:

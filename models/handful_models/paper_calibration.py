@@ -56,11 +56,11 @@ def _pages(learner: MixedReaders, material: TokenizedPapers, *, seed: int) -> di
         new = without(learner, one)
         features = new.encode({"x": material.x[here]})["features"]
         pages, metadata = torch.from_numpy(papers.pages[here]), torch.from_numpy(one[None])
-        for shot in scores:
+        for shot, found in scores.items():
             if len(here) >= shot + QUERIES:
                 for _ in range(DRAWS if shot else 1):
                     order = generator.permutation(len(here))
-                    scores[shot].append(_scores(new, metadata, features[order], pages[order], shot))
+                    found.append(_scores(new, metadata, features[order], pages[order], shot))
     cells = {shot: score_quantiles(np.concatenate(found), CONFIDENCE) for shot, found in scores.items() if found}
     shots = [*cells, learner.readers[PAGES].shots]
     return {"shots": shots, "confidence": list(CONFIDENCE), "quantile": [*cells.values(), cells[0]]}
@@ -74,9 +74,7 @@ def without(learner: MixedReaders, venue_year: NDArray[np.float32]) -> MixedRead
     return found
 
 
-def _scores(
-    learner: MixedReaders, metadata: Tensor, features: Tensor, pages: Tensor, shot: int
-) -> NDArray[np.float64]:
+def _scores(learner: MixedReaders, metadata: Tensor, features: Tensor, pages: Tensor, shot: int) -> NDArray[np.float64]:
     """How many standard deviations the pages of the papers after the first `shot`, the support set, are off."""
     state = learner.describe("metadata", {"index": torch.tensor([PAGES]), "metadata": metadata})
     if shot:
@@ -105,4 +103,3 @@ def _keywords(learner: MixedReaders, material: TokenizedPapers) -> dict[str, Any
     temperature = round(fit_temperature(pairs.unsqueeze(1), truth.flatten()), 4)
     chance = torch.sigmoid(torch.logit(learner.threshold.double()) / temperature).item()
     return {"temperature": temperature, "threshold": [round(chance, 6)] * logits.shape[1]}
-
