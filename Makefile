@@ -12,7 +12,7 @@ PACKAGES := service models export
 # glibc's trimming costs training up to half of a step.
 TRAIN_ENV := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_PAD_=268435456
 
-.PHONY: serve test lint type load docs image glyphs heads ensemble scratch known tasks alphabets adult http clean
+.PHONY: serve test lint type load docs image glyphs heads ensemble scratch known tasks alphabets adult schools papers http clean
 
 serve: $(SERVE_ENV)/.installed
 	@$(SERVE_ENV)/bin/handful serve & server=$$!; \
@@ -39,6 +39,7 @@ load: $(TEST_ENV)/.installed
 	$(BIN)/python loadtests/footprint.py
 	$(BIN)/python loadtests/mixing.py
 	$(BIN)/python -m loadtests.load --json load.json --chart load.png
+	$(BIN)/python loadtests/conditioning.py
 
 docs: $(TEST_ENV)/.installed
 	$(BIN)/python docs/write_openapi.py
@@ -145,6 +146,20 @@ known_results = $(addsuffix /result.json,$(call known_runs,$(1)))
 alphabets adult: %: $(foreach name,independent $(CONDITIONINGS),$(call known_results,%-$(name)))
 	$(ONE_CORE) evaluate $(foreach name,$(CONDITIONINGS),$(call known_runs,$*-$(name))) \
 	  --against-single $(call known_runs,$*-independent) --markdown docs/results/$*.md
+
+# Described tasks. Of schools a run for each split; the bundle is that of the first.
+SPLITS := 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29
+runs/schools-%/result.json: | $(TEST_ENV)/.installed
+	$(ONE_CORE) train models/configs/schools-described-bayes.toml --set data.split=$* --run $(@D)
+schools: $(foreach split,$(SPLITS),runs/schools-$(split)/result.json)
+	$(BIN)/handful evaluate $(foreach split,$(SPLITS),runs/schools-$(split)) --title Schools --markdown docs/results/schools.md
+	$(BIN)/handful export export/configs/schools.toml --run runs/schools-0
+
+papers: | $(TEST_ENV)/.installed
+	$(ONE_CORE) train models/configs/papers-mixed.toml
+	$(ONE_CORE) calibrate runs/papers-mixed
+	$(ONE_CORE) evaluate runs/papers-mixed --title Papers --markdown docs/results/papers.md
+	$(BIN)/handful export export/configs/papers.toml --run runs/papers-mixed
 
 $(SERVE_ENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('Handful needs Python 3.11 or newer' if sys.version_info < (3, 11) else 0)"

@@ -12,6 +12,8 @@ from .spec import ExportSpec
 def card(spec: ExportSpec, run: Run) -> str:
     """The card in Markdown, from the config and the run's own evaluation."""
     config = run.read_config()
+    conditioning = config.learner.options.get("conditioning")
+    how = method(run) + (f", {conditioning}" if conditioning else "")
     evaluation = json.loads(run.evaluation.read_text(encoding="utf-8")) if run.evaluation.exists() else None
     lines = [
         f"# {spec.name}, version {spec.version}",
@@ -19,7 +21,7 @@ def card(spec: ExportSpec, run: Run) -> str:
         spec.description,
         "",
         f"- Trained on: {spec.card.data}",
-        f"- Method: {method(run)}; encoder: {initialisation(config)}; {config.optimizer.steps} steps, "
+        f"- Method: {how}; encoder: {initialisation(config)}; {config.optimizer.steps} steps, "
         f"seed {config.seed}.",
         f"- For: {spec.card.use}",
         f"- Licence: {spec.card.licence}",

@@ -1,5 +1,6 @@
 """Real inputs and small requests of the data sets of known tasks, for the gate and the golden requests."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from handful_models import omniglot
-from handful_models.config import KnownTasksConfig
+from handful_models.config import PapersConfig, SchoolsConfig
 from handful_models.learner import DescribedLearner, Reader
 from handful_models.record_encoder import RecordField, rows_of
 from handful_models.runs import Run
@@ -17,6 +18,8 @@ from handful_models.task_sampling import KnownTasks
 from handful_service.task import Arrays
 
 from .described import DescribedMaterial, RawTask
+from .described_papers import papers_material
+from .described_schools import schools_material
 from .drawings import png
 from .known import INDEX
 
@@ -35,19 +38,29 @@ def described_material(run: Run, learner: DescribedLearner, data: Path, card: st
         DataMissing: a file is not there.
         ConfigInvalid: the data set has no known tasks.
     """
+    found = _material(run, learner, data)
+    notes = {**found.notes, **_read(run.notes)}
+    evaluation = _read(run.evaluation) or None
+    return dataclasses.replace(
+        found, card=card, calibrations=_read(run.calibration), notes=notes, evaluation=evaluation
+    )
+
+
+def _material(run: Run, learner: DescribedLearner, data: Path) -> DescribedMaterial:
     config = run.read_config()
+    if isinstance(config.data, PapersConfig):
+        return papers_material(run, learner, data)
+    if isinstance(config.data, SchoolsConfig):
+        return schools_material(learner, config.data, data)
     tasks = open_tasks(config, data)
     places = np.unique(np.linspace(0, len(learner.readers) - 1, REQUESTED).round().astype(int))
     chosen = [(int(place), learner.readers[place]) for place in places]
-    pictures = isinstance(config.data, KnownTasksConfig) and config.data.set == "alphabets"
+    pictures = config.data.set == "alphabets"
     return DescribedMaterial(
         inputs=_rows(tasks),
         requests=_drawn(chosen, data) if pictures else _made_up(chosen, tasks.fields),
-        card=card,
+        card="",
         fields={} if pictures else {"x": [field.options() for field in tasks.fields]},
-        calibrations=_read(run.calibration),
-        notes=_read(run.notes),
-        evaluation=_read(run.evaluation) or None,
     )
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from . import (
     jester,
     omniglot,
+    paper_calibration,
     paper_report,
     paper_tasks,
     paper_vocabulary,
@@ -313,6 +314,11 @@ def calibrate(config: TrainConfig, learner: Learner, data: Path, *, seed: int) -
     """
     if isinstance(learner, MultiTask):
         return dict(calibrations(learner, open_tasks(config, data).rows("select")))
+    if isinstance(config.data, PapersConfig):
+        return dict(paper_calibration.calibrations(learner, tokenized(config, data), seed=seed))
+    if isinstance(config.data, SchoolsConfig):
+        raise ConfigInvalid("data.set: intervals of schools are those of the learner itself; the report tells how "
+                            "often they hold")  # fmt: skip
     if isinstance(config.data, OmniglotConfig):
         if config.data.train != "selection-train":
             raise ConfigInvalid("data.train: the run trained on the selection characters, which cannot calibrate it")

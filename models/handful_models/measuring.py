@@ -81,12 +81,11 @@ def _task_rows(runs: Sequence[Run], data: Path, seed: int) -> list[Row]:
         if config.data.set != "parkinsons" or sorted(by_fold) != list(range(parkinsons.FOLDS)):
             raise ConfigInvalid(f"{runs[1].folder}: several runs of one name must be the {parkinsons.FOLDS} folds")
         return parkinsons.evaluate_folds(lambda fold: load_trained(by_fold[fold]), data, seed=seed)
-    learner = load_trained(runs[0])
+    learner, path = load_trained(runs[0]), runs[0].calibration
+    table = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     if isinstance(config.data, PapersConfig):
-        return paper_report.evaluate(learner, tokenized(config, data), seed=seed)
+        return paper_report.evaluate(learner, tokenized(config, data), seed=seed, calibration=table)
     if config.data.set == "sinusoids":
-        path = runs[0].calibration
-        table = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         return sinusoids.evaluate(learner, data, seed=seed, calibration=table)
     if config.data.set == "jester":
         return jester.evaluate(learner, data, seed=seed)

@@ -1,6 +1,7 @@
 """The figures of papers: by venue-year that was held out, and of the papers held out of the others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,21 +17,25 @@ from .paper_tasks import TokenizedPapers, answers, best_threshold, micro_f1, mix
 SUPPORT = 10
 DRAWS = 50
 RESAMPLES = 1000
+NORMAL_90 = 1.6448536
 
 Figure = Callable[[NDArray[np.int64]], float]
 
 
-def evaluate(learner: Learner, material: TokenizedPapers, *, seed: int) -> list[Row]:
+def evaluate(
+    learner: Learner, material: TokenizedPapers, *, seed: int, calibration: Mapping[str, Any] | None = None
+) -> list[Row]:
     """All rows; intervals over venue-years where it says so, else bootstrap intervals over papers.
 
     Args:
         learner: Of mixed readers.
         material: Papers, cut by the learner's tokenizer.
         seed: Of support sets and resamples.
+        calibration: By task, see `paper_calibration`; without it intervals are those of a normal distribution.
     """
     learner = mixed(learner)
     return [
-        *pages_described(learner, material, seed=seed),
+        *pages_described(learner, material, seed=seed, width=_width(calibration)),
         *pages_with_support(learner, material, seed=seed),
         *rating_rows(learner, material, seed=seed),
         accept_row(learner, material, seed=seed),
@@ -46,12 +51,22 @@ def select(learner: Learner, material: TokenizedPapers) -> float:
     return micro_f1(chance >= best_threshold(chance, truth), truth > 0)
 
 
-def pages_described(learner: MixedReaders, material: TokenizedPapers, *, seed: int) -> list[Row]:
+def _width(calibration: Mapping[str, Any] | None) -> float:
+    """Half the width of the 90 % interval of page counts without support set, in standard deviations."""
+    if calibration is None:
+        return NORMAL_90
+    table = calibration["pages"]
+    return float(table["quantile"][-1][table["confidence"].index(0.9)])
+
+
+def pages_described(
+    learner: MixedReaders, material: TokenizedPapers, *, seed: int, width: float = NORMAL_90
+) -> list[Row]:
     """Of held-out venue-years: R² of all pages together, and the squared error by venue-year."""
     papers, rows = material.papers, material.papers.rows("held-out", "pages")
     y, answer = papers.pages[rows], answers(learner, material, rows).numpy()
     level = learner.years(torch.from_numpy(papers.metadata[rows]))[0].numpy()
-    inside = np.abs(y - answer[:, 0]) <= 1.6448536 * np.exp(0.5 * answer[:, 1])
+    inside = np.abs(y - answer[:, 0]) <= width * np.exp(0.5 * answer[:, 1])
 
     def explained(guess: NDArray[np.float32]) -> Figure:
         return lambda at: float(1 - np.mean((y[at] - guess[at]) ** 2) / np.var(y[at]))

@@ -120,12 +120,13 @@ def calibrations(learner: MultiTask, rows: Sequence[TaskRows]) -> dict[str, dict
     """The calibration of each task's output, fitted on rows that were not trained on."""
     learner.eval()
     return {
-        reader.id: _calibration(reader, part, columns_of(learner, task, part))
+        reader.id: calibration_of(reader, part, columns_of(learner, task, part))
         for task, (reader, part) in enumerate(zip(learner.readers, rows, strict=True))
     }
 
 
-def _calibration(reader: Reader, rows: TaskRows, columns: Tensor) -> dict[str, Any]:
+def calibration_of(reader: Reader, rows: TaskRows, columns: Tensor) -> dict[str, Any]:
+    """The calibration of one task's output, of its columns `[row, column]` on rows that were not trained on."""
     shots = [max(reader.shots, 0.0)]
     if reader.kind == "labels":
         return _thresholds(rows, columns)

@@ -1,0 +1,245 @@
+"""What conditioning costs: graphs of 30 tasks against the bare graph of one task, and mixed rows against one task's.
+
+    python loadtests/conditioning.py --page docs/results/conditioning.md
+
+Graphs have fresh weights, for time does not depend on what they are; one thread, batches of `--rows` rows. Variants
+take turns, so that a machine that slows down slows all of them; a ratio is the median over rounds. The bare graph is
+the same trunk with one linear head, exported alone. Sorting is 30 bare graphs, one a task, each run on the rows of its
+task. Through HTTP a call has 30 rows, of 30 tasks or of one, on a shipped bundle.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import httpx
+import numpy as np
+import onnxruntime
+import torch
+from process import machine, server
+from torch import Tensor, nn
+
+from handful_export.described_graphs import described_edges, export_described_graphs
+from handful_export.graphs import exported
+from handful_models.conditioning import Shared, form_of
+from handful_models.learner import Reader
+from handful_models.multitask import ConditioningName, MultiTask, MultiTaskOptions
+from handful_models.record_encoder import RecordField
+
+TASKS, LABELS, NUMBERS = 30, 20, 16
+TRUNKS: Mapping[str, dict[str, Any]] = {"MLP": {"hidden": (128,), "width": 64}, "Conv-4": {"filters": 32, "width": 128}}
+SECONDS, CONNECTIONS, HTTP_ROUNDS = 3.0, 4, 4
+BUNDLES = {"schools": "MLP", "alphabets": "Conv-4"}
+
+Run = Callable[[], object]
+Arrays = Mapping[str, np.ndarray]
+
+
+class Bare(nn.Module):
+    """The trunk that `multi-head` shares, and a head: one task, which nothing describes."""
+
+    def __init__(self, learner: MultiTask) -> None:
+        super().__init__()
+        self.encoder, self.trunk = learner.encoder, Shared(_form(learner))
+        self.head = nn.Linear(self.trunk.width, LABELS)
+
+    def forward(self, inputs: dict[str, Tensor]) -> list[Tensor]:
+        """Logits `[row, label]`."""
+        return [self.head(self.trunk(self.trunk.encode(self.encoder(inputs["x"])), {}))]
+
+
+def _form(learner: MultiTask) -> Any:
+    settings, encoder = learner.settings, learner.encoder
+    inputs = getattr(encoder, "width", None)
+    return form_of(inputs, filters=settings.filters, hidden=settings.hidden, width=settings.width)
+
+
+def learner_of(trunk: str, conditioning: str) -> MultiTask:
+    """A learner of 30 tasks with fresh weights."""
+    torch.manual_seed(0)
+    labels = tuple(str(place) for place in range(LABELS))
+    readers = [Reader(f"task-{place}", "class", (0, LABELS), labels) for place in range(TASKS)]
+    fields = [RecordField(f"f{place}", "number") for place in range(NUMBERS)] if trunk == "MLP" else []
+    options = MultiTaskOptions.model_validate({"conditioning": conditioning, **TRUNKS[trunk]})
+    return MultiTask(readers, fields, options).eval()
+
+
+def inputs_of(trunk: str, rows: int) -> np.ndarray:
+    """Random inputs."""
+    shape = (rows, NUMBERS) if trunk == "MLP" else (rows, 1, 28, 28)
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+def session(content: bytes) -> Any:
+    """One thread, as the server runs graphs."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def described_run(learner: MultiTask, x: np.ndarray, index: np.ndarray) -> Run:
+    """Encoding rows, taking the state of each one's task, and predicting, as the server does."""
+    example = torch.from_numpy(np.resize(x, (3, *x.shape[1:])))
+    kinds = {"id": {"index": torch.arange(3)}}
+    found = described_edges(learner, {"x": example}, kinds)  # type: ignore[arg-type]
+    graphs = {name: session(graph) for name, graph in export_described_graphs(learner, found, kinds).items()}  # type: ignore[arg-type]
+    everyone = {"index": np.arange(TASKS, dtype=np.int64)}
+    table, given = _named(graphs["describe.id"], everyone), {"x": x}
+
+    def run() -> object:
+        features = _named(graphs["encode"], {"x": x}) if "encode" in graphs else given
+        return _named(graphs["predict"], {**features, **{name: value[index] for name, value in table.items()}})
+
+    return run
+
+
+def _named(graph: Any, arrays: Arrays) -> dict[str, np.ndarray]:
+    names = [output.name for output in graph.get_outputs()]
+    return dict(zip(names, graph.run(names, dict(arrays)), strict=True))
+
+
+def bare_graph(trunk: str) -> bytes:
+    """The graph of one task."""
+    x = torch.from_numpy(inputs_of(trunk, 3))
+    return exported(Bare(learner_of(trunk, "multi-head")).eval(), {"x": x}, ["y"])
+
+
+def sorted_run(graphs: Sequence[Any], x: np.ndarray, index: np.ndarray) -> Run:
+    """Rows sorted by task, the bare graph of each task on its rows, and the answers in the order of the rows."""
+
+    def run() -> object:
+        order = np.argsort(index, kind="stable")
+        ends = np.searchsorted(index[order], np.arange(TASKS), side="right")
+        y = np.empty((len(x), LABELS), np.float32)
+        start = 0
+        for graph, end in zip(graphs, ends.tolist(), strict=True):
+            if end > start:
+                places = order[start:end]
+                y[places] = graph.run(None, {"x": x[places]})[0]
+            start = end
+        return y
+
+    return run
+
+
+def in_turns(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each variant in each round."""
+    for run in runs.values():
+        for _ in range(5):
+            run()
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            times[name].append(1e3 * (time.perf_counter() - started))
+    return times
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> float:
+    """The median of the ratio in the same round."""
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
+def graphs_table(trunk: str, rows: int, rounds: int) -> list[str]:
+    """The lines on one trunk."""
+    x, mixed = inputs_of(trunk, rows), np.random.default_rng(1).integers(TASKS, size=rows)
+    one = np.zeros(rows, np.int64)
+    bare = bare_graph(trunk)
+    alone, apart = session(bare), [session(bare) for _ in range(TASKS)]
+    lines = [
+        f"## {trunk}, {rows} rows", "",
+        "| conditioning | mixed rows, ms | one task's rows, ms | bare graph, ms | sorted by task, ms | "
+        "throughput, mixed / one task's | cost, mixed / bare | cost, mixed / sorted |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]  # fmt: skip
+    for name in get_args(ConditioningName):
+        learner = learner_of(trunk, name)
+        runs = {
+            "mixed": described_run(learner, x, mixed), "one": described_run(learner, x, one),
+            "bare": lambda: alone.run(None, {"x": x}), "sorted": sorted_run(apart, x, mixed),
+        }  # fmt: skip
+        times = in_turns(runs, rounds)
+        middle = {variant: f"{statistics.median(found):.3f}" for variant, found in times.items()}
+        shares = [ratio(times["one"], times["mixed"])]
+        shares += [ratio(times["mixed"], times[variant]) for variant in ("bare", "sorted")]
+        lines.append(" | ".join([f"| {name}", *middle.values(), *(f"{share:.2f}" for share in shares)]) + " |")
+    return [*lines, ""]
+
+
+def rows_of(model: str, bundles: Path) -> list[dict[str, Any]]:
+    """A row for each of the first 30 tasks of a shipped bundle, of one input."""
+    folder = bundles / model / "1"
+    value = json.loads((folder / "golden_requests.json").read_bytes())[0]["inputs"][0]
+    ids = [task["id"] for task in json.loads((folder / "tasks.json").read_bytes())][:TASKS]
+    return [{"input": value, "task": {"id": name}} for name in ids]
+
+
+async def _rows_a_second(client: httpx.AsyncClient, model: str, rows: Sequence[Mapping[str, Any]]) -> float:
+    body, done, until = json.dumps({"rows": list(rows)}), 0, time.monotonic() + SECONDS
+
+    async def connection() -> None:
+        nonlocal done
+        while time.monotonic() < until:
+            headers = {"Content-Type": "application/json"}
+            answer = await client.post(f"/v1/models/{model}/predict", content=body, headers=headers)
+            answer.raise_for_status()
+            done += len(rows)
+
+    await asyncio.gather(*(connection() for _ in range(CONNECTIONS)))
+    return done / SECONDS
+
+
+async def http_table(bundles: Path) -> list[str]:
+    """The lines on calls of 30 rows."""
+    lines = [
+        f"## Through HTTP, calls of {TASKS} rows", "",
+        f"| bundle | one task, rows/s | {TASKS} tasks, rows/s | ratio |", "| --- | ---: | ---: | ---: |",
+    ]  # fmt: skip
+    with server(bundles=str(bundles)) as running:
+        async with httpx.AsyncClient(base_url=running.url, timeout=30) as client:
+            for model, trunk in BUNDLES.items():
+                mixed = rows_of(model, bundles)
+                one = [mixed[-1]] * len(mixed)
+                rounds = [
+                    (await _rows_a_second(client, model, one), await _rows_a_second(client, model, mixed))
+                    for _ in range(HTTP_ROUNDS)
+                ]
+                alone, many = (statistics.median(column) for column in zip(*rounds, strict=True))
+                share = statistics.median(b / a for a, b in rounds)
+                lines.append(f"| `{model}`, {trunk} | {alone:.0f} | {many:.0f} | {share:.2f} |")
+    return [*lines, ""]
+
+
+def main() -> None:
+    """Measure, print and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=64, help="of a batch of the graphs (default: 64)")
+    parser.add_argument("--rounds", type=int, default=100, help="of a median (default: 100)")
+    parser.add_argument("--bundles", type=Path, default=Path("bundles"), help="model repository (default: bundles)")
+    parser.add_argument("--page", type=Path, help="also write the tables as a page")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    command = " ".join(["python", *sys.argv])
+    lines = [
+        "# What conditioning costs", "",
+        f"Written by `{command}` on {machine()}: {TASKS} tasks, one thread, medians of {arguments.rounds} rounds in "
+        "which the variants take turns.", "",
+    ]  # fmt: skip
+    for trunk in TRUNKS:
+        lines += graphs_table(trunk, arguments.rows, arguments.rounds)
+    lines += asyncio.run(http_table(arguments.bundles))
+    text = "\n".join(lines)
+    print(text)
+    if arguments.page:
+        arguments.page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
