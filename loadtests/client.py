@@ -101,21 +101,37 @@ class Pool:
         self._free: deque[Connection] = deque()
 
     async def send(self, request: Request) -> tuple[int, bytes]:
-        """The status and the body of the answer; status 0 where the connection broke."""
+        """The status and the body of the answer; status 0 where the connection broke.
+
+        A kept connection may be one that the server closes at this moment, because it was idle for long: as every
+        client does, the call is then sent once more, over a new one.
+        """
+        wire = request.wire(self._host, self._key)
         async with self._turn:
-            connection = await self._take()
+            kept = self._kept()
             try:
-                answer = await connection.send(request.wire(self._host, self._key))
+                if kept is not None:
+                    return await self._over(kept, wire)
+            except ConnectionError:
+                pass
+            try:
+                return await self._over(await self._connect(), wire)
             except ConnectionError as error:
                 return 0, str(error).encode()
-            self._free.append(connection)
-            return answer
 
-    async def _take(self) -> Connection:
+    async def _over(self, connection: Connection, wire: bytes) -> tuple[int, bytes]:
+        answer = await connection.send(wire)
+        self._free.append(connection)
+        return answer
+
+    def _kept(self) -> Connection | None:
         while self._free:
             connection = self._free.pop()
             if connection.open:
                 return connection
+        return None
+
+    async def _connect(self) -> Connection:
         _, connection = await asyncio.get_running_loop().create_connection(Connection, *self._address)
         return connection
 

@@ -58,10 +58,11 @@ def every(users: int) -> list[Workload]:
 
 
 def before(users: int) -> Iterator[Request]:
-    """The calls that make the adaptations."""
+    """The calls that make the adaptations, and ask each once, so that its state is in the cache."""
     for user in range(users):
         rng = random.Random(f"user {user}")
         yield _request("adapt", "PUT", f"/v1/models/{CURVES}/adaptations/user-{user}", {"support": support(rng)})
+        yield _curve(_x(rng), adaptation=f"user-{user}")
     firsts = sorted(DRAWINGS.glob("*-1.png"))[:EXAMPLES]
     shown = [{"input": _base64(path), "label": path.stem} for path in firsts]
     yield _request("adapt", "PUT", f"/v1/models/{DRAWN}/adaptations/user-0", {"support": shown})

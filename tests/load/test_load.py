@@ -157,28 +157,47 @@ async def _served_by(handle: Any, ask: Any) -> Any:
     return answers
 
 
-def test_the_client_reads_answers_in_pieces_sends_its_key_and_survives_a_lost_connection() -> None:
+def test_the_client_reads_answers_in_pieces_and_sends_its_key() -> None:
     heads: list[bytes] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            try:
-                heads.append(await reader.readuntil(b"\r\n\r\n"))
-            except asyncio.IncompleteReadError:
-                break
-            if len(heads) == 2:
-                break
+        while head := await next_head(reader):
+            heads.append(head)
             for piece in (b"HTTP/1.1 200 OK\r\nContent-", b"Length: 4\r\n\r", b"\nab", b"cd"):
                 writer.write(piece)
                 await asyncio.sleep(0.01)
 
-    async def ask(send: Any) -> list[tuple[int, bytes]]:
-        return [await send.send(Request("predict", "GET", "/x")) for _ in range(3)]
+    answers = asyncio.run(_served_by(handle, three))
+    assert answers == [(200, b"abcd")] * 3
+    assert all(b"Authorization: Bearer k" in head for head in heads)
 
-    answers = asyncio.run(_served_by(handle, ask))
-    assert [status for status, _ in answers] == [200, 0, 200]
-    assert answers[0][1] == answers[2][1] == b"abcd"
-    assert b"Authorization: Bearer k" in heads[0]
+
+def test_a_call_over_a_kept_connection_that_breaks_is_sent_once_more_and_one_over_a_new_one_is_not() -> None:
+    opened = 0
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal opened
+        opened += 1
+        if opened < 3:  # answers once, and hangs up on the second call; the third connection answers nothing
+            await next_head(reader)
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        await next_head(reader)
+
+    answers = asyncio.run(_served_by(handle, three))
+    assert [status for status, _ in answers] == [204, 204, 0]
+    assert opened == 3
+
+
+async def three(send: Any) -> list[tuple[int, bytes]]:
+    return [await send.send(Request("predict", "GET", "/x")) for _ in range(3)]
+
+
+async def next_head(reader: asyncio.StreamReader) -> bytes:
+    """The head of the next call; empty where the client has hung up."""
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return b""
 
 
 def test_a_short_run_against_a_real_server_writes_figures_and_a_chart(tmp_path: Path) -> None:
