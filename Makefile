@@ -24,8 +24,9 @@ serve: $(SERVE_ENV)/.installed
 	  "$(URL)"; \
 	wait $$server
 
+# Two at a time, one core each.
 test: $(TEST_ENV)/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(TEST_ENV)/.installed
 	$(BIN)/ruff check .
