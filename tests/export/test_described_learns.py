@@ -128,7 +128,22 @@ class Loose(Offset):
         return {"level": prior["level"] + y.mean(1) + 0 * weight.sum(1, keepdim=True)}
 
 
-@pytest.mark.parametrize(("kind", "words"), [(Deaf, "dropping an example"), (Loose, "padding")])
+class Blind(Offset):
+    """Every record is the same to it; the ids differ."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers = tuple(dataclasses.replace(reader, metadata={}) for reader in self.readers)
+
+    def describe(self, kind: Descriptor, descriptor: Tensors) -> dict[str, Tensor]:
+        if kind == "metadata":
+            return super().describe(kind, {"metadata": 0 * descriptor["metadata"]})
+        return super().describe(kind, descriptor)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [(Deaf, "dropping an example"), (Loose, "padding"), (Blind, "answers of other metadata")]
+)
 def test_a_learner_that_reads_its_support_set_wrongly_is_refused(
     tmp_path: Path, kind: type[Offset], words: str
 ) -> None:
