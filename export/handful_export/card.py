@@ -21,8 +21,7 @@ def card(spec: ExportSpec, run: Run) -> str:
         spec.description,
         "",
         f"- Trained on: {spec.card.data}",
-        f"- Method: {how}; encoder: {initialisation(config)}; {config.optimizer.steps} steps, "
-        f"seed {config.seed}.",
+        f"- Method: {how}; encoder: {initialisation(config)}; {config.optimizer.steps} steps, seed {config.seed}.",
         f"- For: {spec.card.use}",
         f"- Licence: {spec.card.licence}",
         "",
