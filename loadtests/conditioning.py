@@ -150,13 +150,14 @@ def sorted_run(graphs: Sequence[Any], x: np.ndarray, index: np.ndarray) -> Run:
 
 
 def in_turns(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each variant in each round."""
+    """Milliseconds of each variant in each round, each after a run that warms caches which the others used."""
     for run in runs.values():
         for _ in range(5):
             run()
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
+            run()
             started = time.perf_counter()
             run()
             times[name].append(1e3 * (time.perf_counter() - started))
