@@ -4,8 +4,10 @@
 
 Graphs have fresh weights, for time does not depend on what they are; one thread, batches of `--rows` rows. Variants
 take turns, so that a machine that slows down slows all of them; a ratio is the median over rounds. The bare graph is
-the same trunk with one linear head, exported alone. Sorting is 30 bare graphs, one a task, each run on the rows of its
-task. Through HTTP a call has 30 rows, of 30 tasks or of one, on a shipped bundle.
+the same trunk with one linear head, exported alone; «of as many networks» has the experts or columns that a row runs
+through, averaged. Sorting is 30 bare graphs, one a task, each run on the rows of its task. Conditioned rows run as in
+the server: two graphs, and states gathered between them. Through HTTP a call has 30 rows of one input, of 30 tasks or
+of one, on a shipped bundle.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,12 +30,16 @@ from torch import Tensor, nn
 
 from handful_export.described_graphs import described_edges, export_described_graphs
 from handful_export.graphs import exported
-from handful_models.conditioning import Shared, form_of
-from handful_models.learner import Reader
+from handful_models.banks import Bank
+from handful_models.conditioning import form_of
+from handful_models.learner import Descriptor, Reader
 from handful_models.multitask import ConditioningName, MultiTask, MultiTaskOptions
 from handful_models.record_encoder import RecordField
 
 TASKS, LABELS, NUMBERS = 30, 20, 16
+MIXTURES = ("mmoe", "cross-stitch")
+"""Conditionings in which a row of any task runs through several networks."""
+
 TRUNKS: Mapping[str, dict[str, Any]] = {"MLP": {"hidden": (128,), "width": 64}, "Conv-4": {"filters": 32, "width": 128}}
 SECONDS, CONNECTIONS, HTTP_ROUNDS = 3.0, 4, 4
 BUNDLES = {"schools": "MLP", "alphabets": "Conv-4"}
@@ -42,22 +49,20 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Bare(nn.Module):
-    """The trunk that `multi-head` shares, and a head: one task, which nothing describes."""
+    """One task, which nothing describes: a trunk of so many networks with the mean of their features, and a head."""
 
-    def __init__(self, learner: MultiTask) -> None:
+    def __init__(self, learner: MultiTask, networks: int) -> None:
         super().__init__()
-        self.encoder, self.trunk = learner.encoder, Shared(_form(learner))
-        self.head = nn.Linear(self.trunk.width, LABELS)
+        settings, self.encoder = learner.settings, learner.encoder
+        inputs = getattr(learner.encoder, "width", None)
+        form = form_of(inputs, filters=settings.filters, hidden=settings.hidden, width=settings.width)
+        self.bank, self.head = Bank(form, networks), nn.Linear(form.width, LABELS)
 
     def forward(self, inputs: dict[str, Tensor]) -> list[Tensor]:
         """Logits `[row, label]`."""
-        return [self.head(self.trunk(self.trunk.encode(self.encoder(inputs["x"])), {}))]
-
-
-def _form(learner: MultiTask) -> Any:
-    settings, encoder = learner.settings, learner.encoder
-    inputs = getattr(encoder, "width", None)
-    return form_of(inputs, filters=settings.filters, hidden=settings.hidden, width=settings.width)
+        begin = self.bank.form.begin(self.encoder(inputs["x"]))
+        values = begin.unsqueeze(0).expand(self.bank.networks, *(-1 for _ in begin.shape))
+        return [self.head(self.bank.run(values, self.bank.everything()).flatten(2).mean(0))]
 
 
 def learner_of(trunk: str, conditioning: str) -> MultiTask:
@@ -83,14 +88,19 @@ def session(content: bytes) -> Any:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def described_run(learner: MultiTask, x: np.ndarray, index: np.ndarray) -> Run:
+@cache
+def graphs_of(trunk: str, conditioning: str) -> dict[str, Any]:
+    """The sessions of a learner's graphs."""
+    learner = learner_of(trunk, conditioning)
+    kinds: dict[Descriptor, dict[str, Tensor]] = {"id": {"index": torch.arange(3)}}
+    found = described_edges(learner, {"x": torch.from_numpy(inputs_of(trunk, 3))}, kinds)
+    return {name: session(graph) for name, graph in export_described_graphs(learner, found, kinds).items()}
+
+
+def described_run(graphs: Mapping[str, Any], x: np.ndarray, index: np.ndarray) -> Run:
     """Encoding rows, taking the state of each one's task, and predicting, as the server does."""
-    example = torch.from_numpy(np.resize(x, (3, *x.shape[1:])))
-    kinds = {"id": {"index": torch.arange(3)}}
-    found = described_edges(learner, {"x": example}, kinds)  # type: ignore[arg-type]
-    graphs = {name: session(graph) for name, graph in export_described_graphs(learner, found, kinds).items()}  # type: ignore[arg-type]
-    everyone = {"index": np.arange(TASKS, dtype=np.int64)}
-    table, given = _named(graphs["describe.id"], everyone), {"x": x}
+    table = _named(graphs["describe.id"], {"index": np.arange(TASKS, dtype=np.int64)})
+    given = {"x": x}
 
     def run() -> object:
         features = _named(graphs["encode"], {"x": x}) if "encode" in graphs else given
@@ -104,10 +114,21 @@ def _named(graph: Any, arrays: Arrays) -> dict[str, np.ndarray]:
     return dict(zip(names, graph.run(names, dict(arrays)), strict=True))
 
 
-def bare_graph(trunk: str) -> bytes:
+def networks_of(learner: MultiTask) -> int:
+    """Networks that a row runs through."""
+    return learner.trunk.bank.networks if learner.settings.conditioning in MIXTURES else 1
+
+
+@cache
+def bare_graph(trunk: str, networks: int) -> bytes:
     """The graph of one task."""
     x = torch.from_numpy(inputs_of(trunk, 3))
-    return exported(Bare(learner_of(trunk, "multi-head")).eval(), {"x": x}, ["y"])
+    return exported(Bare(learner_of(trunk, "multi-head"), networks).eval(), {"x": x}, ["y"])
+
+
+def bare_run(graph: Any, x: np.ndarray) -> Run:
+    """The rows through one graph."""
+    return lambda: graph.run(None, {"x": x})
 
 
 def sorted_run(graphs: Sequence[Any], x: np.ndarray, index: np.ndarray) -> Run:
@@ -129,13 +150,14 @@ def sorted_run(graphs: Sequence[Any], x: np.ndarray, index: np.ndarray) -> Run:
 
 
 def in_turns(runs: Mapping[str, Run], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each variant in each round."""
+    """Milliseconds of each variant in each round, each after a run that warms caches which the others used."""
     for run in runs.values():
         for _ in range(5):
             run()
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
+            run()
             started = time.perf_counter()
             run()
             times[name].append(1e3 * (time.perf_counter() - started))
@@ -151,24 +173,25 @@ def graphs_table(trunk: str, rows: int, rounds: int) -> list[str]:
     """The lines on one trunk."""
     x, mixed = inputs_of(trunk, rows), np.random.default_rng(1).integers(TASKS, size=rows)
     one = np.zeros(rows, np.int64)
-    bare = bare_graph(trunk)
+    bare = bare_graph(trunk, 1)
     alone, apart = session(bare), [session(bare) for _ in range(TASKS)]
     lines = [
         f"## {trunk}, {rows} rows", "",
-        "| conditioning | mixed rows, ms | one task's rows, ms | bare graph, ms | sorted by task, ms | "
-        "throughput, mixed / one task's | cost, mixed / bare | cost, mixed / sorted |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| conditioning | mixed rows, ms | one task's rows, ms | bare, ms | bare of as many networks, ms | sorted, ms "
+        "| throughput, mixed / one task's | cost, mixed / bare | / bare of as many networks | / sorted |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]  # fmt: skip
     for name in get_args(ConditioningName):
-        learner = learner_of(trunk, name)
+        graphs, networks = graphs_of(trunk, name), networks_of(learner_of(trunk, name))
+        as_many = session(bare_graph(trunk, networks)) if networks > 1 else alone
         runs = {
-            "mixed": described_run(learner, x, mixed), "one": described_run(learner, x, one),
-            "bare": lambda: alone.run(None, {"x": x}), "sorted": sorted_run(apart, x, mixed),
+            "mixed": described_run(graphs, x, mixed), "one": described_run(graphs, x, one),
+            "bare": bare_run(alone, x), "as many": bare_run(as_many, x), "sorted": sorted_run(apart, x, mixed),
         }  # fmt: skip
         times = in_turns(runs, rounds)
         middle = {variant: f"{statistics.median(found):.3f}" for variant, found in times.items()}
         shares = [ratio(times["one"], times["mixed"])]
-        shares += [ratio(times["mixed"], times[variant]) for variant in ("bare", "sorted")]
+        shares += [ratio(times["mixed"], times[variant]) for variant in ("bare", "as many", "sorted")]
         lines.append(" | ".join([f"| {name}", *middle.values(), *(f"{share:.2f}" for share in shares)]) + " |")
     return [*lines, ""]
 
@@ -220,7 +243,7 @@ async def http_table(bundles: Path) -> list[str]:
 def main() -> None:
     """Measure, print and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=64, help="of a batch of the graphs (default: 64)")
+    parser.add_argument("--rows", type=int, nargs="+", default=[64, 256], help="of a batch (default: 64 256)")
     parser.add_argument("--rounds", type=int, default=100, help="of a median (default: 100)")
     parser.add_argument("--bundles", type=Path, default=Path("bundles"), help="model repository (default: bundles)")
     parser.add_argument("--page", type=Path, help="also write the tables as a page")
@@ -233,7 +256,7 @@ def main() -> None:
         "which the variants take turns.", "",
     ]  # fmt: skip
     for trunk in TRUNKS:
-        lines += graphs_table(trunk, arguments.rows, arguments.rounds)
+        lines += [line for rows in arguments.rows for line in graphs_table(trunk, rows, arguments.rounds)]
     lines += asyncio.run(http_table(arguments.bundles))
     text = "\n".join(lines)
     print(text)
