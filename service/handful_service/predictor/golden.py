@@ -95,6 +95,8 @@ def _read(request: dict[str, Any]) -> tuple[Ask, list[tuple[str, Any]], float]:
         for place, example in enumerate(request.get("support", []))
     )
     inputs = tuple(request["inputs"])
+    if not inputs:
+        raise ValueError("no inputs")
     ask = Ask(inputs, tuple(f"inputs[{i}]" for i in range(len(inputs))), _task(request.get("task"), examples))
     return ask, [_wanted(answer) for answer in request["answers"]], float(request["tolerance"])
 
