@@ -46,7 +46,7 @@ def _step(table: Tensor, place: Tensor, in_place: bool) -> Tensor:
     """
     down = (torch.arange(table.shape[1]) == place).to(table.dtype).unsqueeze(-1)
     along = (torch.arange(table.shape[2]) == place).to(table.dtype)
-    row = (table * down).sum(1, keepdim=True)
-    column = (table * along).sum(-1, keepdim=True)
-    pivot = (row * along).sum(-1, keepdim=True)
+    at = place.reshape(1)
+    row, column = table.index_select(1, at), table.index_select(2, at)
+    pivot = row.index_select(2, at)
     return table - (column - down) * ((row + along if in_place else row) / pivot)
