@@ -17,7 +17,7 @@ from .test_fuzz import VALUES, is_fine
 GOOD = {"venue": "u", "year": 1}
 OF_PAPERS: list[tuple[dict[str, Any], int, str, str]] = [
     ({"task": {"id": "page"}}, 404, "task-not-found", "task.id"),
-    ({"task": {"ids": ["pages", "wages"]}}, 404, "task-not-found", "task.id"),
+    ({"task": {"ids": ["pages", "wages"]}}, 404, "task-not-found", "task.ids[1]"),
     ({"task": {"metadata": GOOD}}, 422, "not-accepted", "task.metadata"),
     ({"task": {"text": "how long"}}, 422, "not-accepted", "task.text"),
     ({"task": {"id": "pages", "text": "how long"}}, 422, "request-invalid", "task"),

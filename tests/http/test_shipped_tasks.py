@@ -130,7 +130,7 @@ def same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 BAD: list[tuple[str, dict[str, Any], int, str, str]] = [
     # An id that there is not: the nearest ones are told, see below.
     ("alphabets", {"task": {"id": "greeek"}}, 404, "task-not-found", "task.id"),
-    ("papers", {"task": {"ids": ["pages", "keyword"]}}, 404, "task-not-found", "task.id"),
+    ("papers", {"task": {"ids": ["pages", "keyword"]}}, 404, "task-not-found", "task.ids[1]"),
     # Metadata with a field missing, one too many, of another type, out of range, of an unknown category.
     ("papers", {"task": {"id": "pages", "metadata": {"venue": "acl"}}}, 422, "input-invalid", "task.metadata.year"),
     ("papers", {"task": {"id": "pages", "metadata": {**NEW, "city": "Wien"}}}, 422, "input-invalid", "task.metadata"),

@@ -83,6 +83,6 @@ def check_learns(served: Served, named: Named) -> None:
     if support is not None and output.kind != support.kind:
         raise NotAccepted(
             f"task {named.id!r} answers with the kind {output.kind}",
-            field=f"{named.field}.id",
+            field=named.id_field,
             allowed=f"a task of the kind that the model learns from: {support.kind}",
         )

@@ -67,7 +67,7 @@ def check_named(served: Served, named: Named) -> None:
             what = "stands without an `id`" if metadata.beside_id else "stands beside `id`"
             raise NotAccepted(what, field=f"{field}.metadata", allowed=allowed)
     if named.id is not None:
-        find_task(served.bundle.known_tasks, named.id, f"{field}.id")
+        find_task(served.bundle.known_tasks, named.id, named.id_field)
 
 
 def described_by(manifest: Manifest) -> str:

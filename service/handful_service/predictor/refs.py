@@ -16,12 +16,19 @@ class Named:
         metadata: A record that says what the task is, or, beside an id, of what it is asked.
         text: Words that say what the task is.
         field: Its place in the request, for messages.
+        place: That of its id among several, such as `ids[1]`.
     """
 
     id: str | None = None
     metadata: Mapping[str, Any] | None = None
     text: str | None = None
     field: str = "task"
+    place: str = "id"
+
+    @property
+    def id_field(self) -> str:
+        """The place of its id in the request."""
+        return f"{self.field}.{self.place}"
 
     @property
     def parts(self) -> dict[str, Any]:

@@ -73,7 +73,9 @@ def _task(request: PredictRequest | RowRequest, prefix: str) -> TaskRef:
 def _names(task: TaskName, place: str) -> tuple[Named, ...]:
     if task.ids is None:
         return (Named(task.id, task.metadata, task.text, place),)
-    return tuple(Named(name, task.metadata, field=place) for name in task.ids)
+    return tuple(
+        Named(name, task.metadata, field=place, place=f"ids[{number}]") for number, name in enumerate(task.ids)
+    )
 
 
 def _labelled(examples: list[SupportExample], prefix: str) -> tuple[Labelled, ...]:
