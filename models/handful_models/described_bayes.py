@@ -76,13 +76,18 @@ def posterior(prior: Tensors, x: Tensor, y: Tensor, precision: Tensor) -> dict[s
     Returns:
         `mean` and `covariance` of the prior's shapes.
     """
-    before = invert_positive(prior["covariance"])
+    # In float64: labels of any size add up to the same, in whatever order they come.
+    mean, given, x, y, precision = (value.double() for value in (*_parts(prior), x, y, precision))
     weighted = (x * precision.unsqueeze(-1)).transpose(1, 2)
-    covariance = invert_positive(before + weighted @ x)
+    covariance = invert_positive(invert_positive(given) + weighted @ x)
     # The mean moves by what the prior leaves unexplained: nothing at all where there are no examples.
-    surprise = y - (x @ prior["mean"].unsqueeze(-1)).squeeze(-1)
+    surprise = y - (x @ mean.unsqueeze(-1)).squeeze(-1)
     moved = covariance @ (weighted @ surprise.unsqueeze(-1))
-    return {"mean": prior["mean"] + moved.squeeze(-1), "covariance": covariance}
+    return {"mean": (mean + moved.squeeze(-1)).float(), "covariance": covariance.float()}
+
+
+def _parts(prior: Tensors) -> tuple[Tensor, Tensor]:
+    return prior["mean"], prior["covariance"]
 
 
 def spread(x: Tensor, covariance: Tensor) -> Tensor:

@@ -75,6 +75,17 @@ def test_padding_and_order_change_nothing(learner: DescribedBayes) -> None:
         torch.testing.assert_close(padded[name], value, atol=1e-5, rtol=1e-4)
 
 
+def test_labels_that_cancel_take_no_other_with_them() -> None:
+    prior = {"mean": torch.zeros(1, 2), "covariance": 0.5 * torch.eye(2).unsqueeze(0)}
+    x = torch.tensor([[0.3, 1.0]]).expand(12, 2).unsqueeze(0)
+    small, precision = torch.full((10,), 0.7), torch.ones(1, 12)
+    last = torch.cat([small, torch.tensor([1e8, -1e8])]).unsqueeze(0)
+    around = torch.cat([torch.tensor([1e8]), small, torch.tensor([-1e8])]).unsqueeze(0)
+    expected = posterior(prior, x, torch.cat([small, torch.zeros(2)]).unsqueeze(0), precision)["mean"]
+    for y in (last, around):
+        torch.testing.assert_close(posterior(prior, x, y, precision)["mean"], expected, atol=1e-5, rtol=1e-5)
+
+
 def test_a_posterior_is_a_prior_again(learner: DescribedBayes) -> None:
     prior = described(learner)
     features, y, weight = support(8)
