@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from handful_models.measuring import UNTOUCHED
 from handful_models.report import initialisation, method, notes
 from handful_models.runs import Run
 
@@ -69,8 +70,7 @@ def _known(evaluation: dict[str, Any]) -> list[str]:
 def _figures(evaluation: dict[str, Any]) -> list[str]:
     """Figures over tasks, beside baselines on the same tasks."""
     lines = [
-        "On tasks neither trained on nor used to choose anything, 95 % confidence intervals "
-        f"(seed {evaluation['seed']}):",
+        f"On {evaluation.get('on', UNTOUCHED)}; 95 % confidence intervals (seed {evaluation['seed']}):",
         "",
         "| what | figure | mean | tasks | paired differences |",
         "| --- | --- | --- | --- | --- |",

@@ -91,7 +91,7 @@ def _known(runs: "list[Run]", arguments: argparse.Namespace, command: str) -> st
 
 def _tasks(runs: "list[Run]", arguments: argparse.Namespace, command: str) -> str:
     from handful_models.errors import ConfigInvalid  # noqa: PLC0415 (see _runs)
-    from handful_models.measuring import measure_tasks  # noqa: PLC0415
+    from handful_models.measuring import measure_tasks, reported_on  # noqa: PLC0415
     from handful_models.report import rows_page  # noqa: PLC0415
 
     if len(sets := {run.read_config().data.set for run in runs}) > 1:
@@ -101,9 +101,8 @@ def _tasks(runs: "list[Run]", arguments: argparse.Namespace, command: str) -> st
         by_name.setdefault(run.read_config().name, []).append(run)
     groups = [(name, measure_tasks(members, arguments.data, seed=arguments.seed)) for name, members in by_name.items()]
     notes = [
-        "Figures over tasks that were neither trained on nor used to choose anything "
-        f"(seed {arguments.seed}); ± is the half-width of the 95 % interval over tasks, «paired» that of the "
-        "difference on the same tasks."
+        f"Figures over {reported_on(*sets)} (seed {arguments.seed}); ± is the half-width of the 95 % interval over "
+        "tasks, «paired» that of the difference on the same tasks."
     ]
     return rows_page(arguments.title, groups, notes, command)
 

@@ -96,7 +96,10 @@ class GradientLearner(IterativeLearner):
         self, features: Tensors, y: Tensor, weight: Tensor, state: Tensors, statistics: Sequence[Tensor]
     ) -> dict[str, Tensor]:
         """`step`, under given statistics of the network."""
-        gradients = self.gradients(features, y, weight, state, statistics)
+        return self.moved(state, self.gradients(features, y, weight, state, statistics))
+
+    def moved(self, state: Tensors, gradients: Tensors) -> dict[str, Tensor]:
+        """The state a step down the gradients."""
         rates = self.rates()
         return {
             name: value - rates[name] * gradients[name] if name in gradients else value for name, value in state.items()

@@ -56,11 +56,12 @@ class Reptile(NetworkLearner):
         self.first_order = True
         self.rate = options.rate
         self.train_steps, self.train_batch = options.train_steps, options.train_batch
-        self.register_buffer("steps_taken", torch.zeros((), dtype=torch.int64))
-        self.adam = options.inner == "adam"
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-        for name, value in self.initial().items() if self.adam else ():
-            self.register_buffer(f"square_{name}", torch.ones_like(value))
+        self.adam = options.inner == "adam"
+        if self.adam:
+            self.register_buffer("steps_taken", torch.zeros((), dtype=torch.int64))
+            for name, value in self.initial().items():
+                self.register_buffer(f"square_{name}", torch.ones_like(value))
 
     def rates(self) -> Tensors:
         """See `GradientLearner`."""
@@ -93,15 +94,12 @@ class Reptile(NetworkLearner):
     ) -> dict[str, Tensor]:
         """`descend`, after which the squares have moved."""
         gradients = self.gradients(features, y, weight, state, statistics)
-        self.steps_taken += 1
         if self.adam:
+            self.steps_taken += 1
             share = max(1 - SQUARES, 1 / int(self.steps_taken))
             for name, value in gradients.items():
                 self.get_buffer(f"square_{name}").lerp_(value.square().mean(0), share)
-        rates = self.rates()
-        return {
-            name: value - rates[name] * gradients[name] if name in gradients else value for name, value in state.items()
-        }
+        return self.moved(state, gradients)
 
     def _batches(self, weight: Tensor) -> Iterator[Tensor]:
         """int64 `[task, batch]` for each step of training: all examples in a random order, again and again."""

@@ -70,18 +70,18 @@ class Batcher(Generic[T, R]):
         Raises:
             Overloaded: the queue is full.
         """
-        waiting = [self._enqueue(item) for item in items] if self._admit(items) else []
+        self._refuse_if_full(items)
+        waiting = [self._enqueue(item) for item in items]
         if self._at_work is None and waiting:
             self._soon()
         if len(waiting) == 1:
             return [await waiting[0].future]
         return list(await asyncio.gather(*(entry.future for entry in waiting)))
 
-    def _admit(self, items: Sequence[T]) -> bool:
+    def _refuse_if_full(self, items: Sequence[T]) -> None:
         rows = sum(map(self._rows, items))
         if self._queued_rows and self._queued_rows + rows > self._max_queued_rows:
             raise Overloaded(f"{self._queued_rows} rows are waiting", allowed=f"at most {self._max_queued_rows}")
-        return True
 
     def _enqueue(self, item: T) -> _Waiting[T, R]:
         entry = _Waiting[T, R](item, self._rows(item), asyncio.get_running_loop().create_future())
