@@ -52,8 +52,10 @@ def create_app(
         yield
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
-        if app.state.service is not None:
-            await app.state.service.close()
+        # FastAPI keeps every app for ever, in a cache of its routes: what is heavy must not hang on it.
+        service, app.state.service = app.state.service, None
+        if service is not None:
+            await service.close()
 
     app = FastAPIOffline(
         title="Handful",

@@ -15,6 +15,7 @@ from .engine.slots import SlotTables
 from .metrics import Metrics
 from .predictor.adapting import Adaptations
 from .predictor.golden import check_descriptors, check_golden_requests
+from .predictor.learning import RepeatedSupports
 from .predictor.models import Model, Models, Served
 from .predictor.predicting import Predictor
 from .predictor.states import States
@@ -85,7 +86,7 @@ async def build_service(settings: Settings, metrics: Metrics) -> Service:
         decoder.shutdown()
         raise
     states = States(store, decoder)
-    predictor = Predictor(models, states, decoder)
+    predictor = Predictor(models, states, decoder, RepeatedSupports(settings.support_cache_bytes))
     adaptations = Adaptations(models, store, states, settings.retention)
     service = Service(
         models=models,

@@ -17,7 +17,8 @@ from .errors import HandfulError
 from .metrics import Metrics
 from .predictor.golden import check_descriptors, check_golden_requests
 from .predictor.models import Model, Models
-from .predictor.predicting import NoStates, Predictor
+from .predictor.pinning import NoStates
+from .predictor.predicting import Predictor
 from .problems import problem_body
 
 CHECK_SLOTS_BYTES = 2**20

@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     cache_bytes: int = Field(
         256 * 2**20, ge=2**20, description="Bytes for the task states of all bundles; touched only as they fill."
     )
+    support_cache_bytes: int = Field(
+        32 * 2**20,
+        ge=0,
+        description="Bytes for what the latest support sets of predict calls came to, so that a call with the same one "
+        "does not learn again; in memory alone; 0 keeps none.",
+    )
     max_batch_rows: int = Field(256, ge=1, le=65536, description="Rows of one graph run.")
     max_queued_rows: int = Field(4096, ge=1, description="Rows that may wait per graph before calls are refused.")
     max_rows_per_call: int = Field(1024, ge=1, description="Inputs or rows of one predict call.")

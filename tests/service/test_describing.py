@@ -20,7 +20,8 @@ from handful_service.engine.runtime import runtime_settings
 from handful_service.engine.slots import SlotTables
 from handful_service.predictor.describing import MAX_KEY_BYTES, Described
 from handful_service.predictor.models import Model, Models, Served
-from handful_service.predictor.predicting import NoStates, PredictOptions, Predictor
+from handful_service.predictor.pinning import NoStates
+from handful_service.predictor.predicting import PredictOptions, Predictor
 from handful_service.predictor.refs import Ask, ByTask, Named
 from handful_service.task import Caller, Labels
 
