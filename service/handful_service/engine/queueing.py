@@ -8,14 +8,15 @@ of the tenant that was served last, so that nobody saves up turns, and nobody wa
 import asyncio
 from bisect import insort
 from collections import deque
-from heapq import heappop, heappush, heapreplace
+from heapq import heappop, heappush, heapreplace, nlargest
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 REMEMBERED = 1024
-"""Tenants whose clocks are kept before those that are behind, and mean nothing, are forgotten."""
+"""Absent tenants whose clocks are kept; beyond it the half is forgotten that is least ahead of the others."""
 
 
 class Waiting(Generic[T, R]):
@@ -118,4 +119,4 @@ class FairQueue(Generic[T, R]):
             return
         self._clocks[tenant] = clock
         if len(self._clocks) > REMEMBERED:
-            self._clocks = {name: value for name, value in self._clocks.items() if value > self._now}
+            self._clocks = dict(nlargest(REMEMBERED // 2, self._clocks.items(), key=itemgetter(1)))

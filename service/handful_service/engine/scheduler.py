@@ -137,7 +137,7 @@ class Scheduler:
         if len(self._listed) <= 1:
             return 1.0
         rivals = sum([other.kind == source.kind and other is not source for other in self._listed])
-        both = any([other.kind != source.kind for other in self._listed])
+        both = any(other.kind != source.kind for other in self._listed)
         return (1 + rivals) / (SHARES[source.kind] if both else 1.0)
 
     def _set_clocks(self, source: Source) -> None:
@@ -158,7 +158,7 @@ class Scheduler:
         self._turn_at = None
         if len(self._listed) > 1:
             self._listed.sort(key=self._order)
-        left_s, more = self._inline_s, False
+        left_s, more = self._inline_s, [False, False]
         for source in self._listed:
             if source.running or not source.waiting:
                 continue
@@ -166,14 +166,19 @@ class Scheduler:
             if seconds > self._inline_s:
                 self._start(source)
                 continue
-            if source.waiting and (seconds <= left_s or left_s == self._inline_s):
+            fits = seconds <= left_s or left_s == self._inline_s
+            if source.waiting and fits and not self._is_ahead(source.kind, more):
                 took = source.run_now(source.take())
                 self._charge(source, took)
                 left_s -= took
-            more = more or source.waiting > 0
+            more[source.kind] = more[source.kind] or source.waiting > 0
         self._unlist()
-        if more:
+        if any(more):
             self._soon()
+
+    def _is_ahead(self, kind: Kind, more: list[bool]) -> bool:
+        """Whether a kind had more than its share, and the other one has more to run in this turn or the next."""
+        return more[1 - kind] and self._clocks[kind] > self._clocks[1 - kind]
 
     def _start(self, source: Source) -> None:
         """Start a long run, if a runner is free for it."""
