@@ -44,9 +44,7 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Predictor]:
         models = {}
         for tiny in (FIXED, OPEN):
             bundle = Bundle.open(build(root, tiny))
-            served = serve(
-                bundle, runtime, Scheduler(runs), metrics=Metrics(), limits=EngineLimits(), budget=2**20
-            )
+            served = serve(bundle, runtime, Scheduler(runs), metrics=Metrics(), limits=EngineLimits(), budget=2**20)
             models[tiny.name] = Model(tiny.name, {1: served}, {"stable": 1})
         yield Predictor(Models(models), NoStates(), runs)
 

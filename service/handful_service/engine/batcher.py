@@ -92,7 +92,7 @@ class Batcher(Generic[T, R]):
             )
         call = CALL.get()
         if call is not None and not call.admitted:
-            self._scheduler.check(self, rows, call.deadline_s)
+            self._scheduler.admit(self, rows, call.deadline_s)
             call.admitted = True
 
     def _enqueue(self, item: T, rows: int) -> "asyncio.Future[R]":

@@ -14,12 +14,14 @@ class Call:
         tenant: Who asks; empty until that is known.
         learns: Whether it changes an adaptation, so that all of its runs belong to learning.
         admitted: Whether one of its runs was let in: the others then are not asked again.
+        droppable: Whether nothing is lost if it is given up halfway.
     """
 
     deadline_s: float = math.inf
     tenant: str = ""
     learns: bool = False
     admitted: bool = False
+    droppable: bool = False
 
 
 CALL: ContextVar[Call | None] = ContextVar("call", default=None)
@@ -30,4 +32,4 @@ def identify(tenant: str, *, learns: bool) -> None:
     """Note who makes the current call, once that is known, and whether it is one to learn from."""
     call = CALL.get()
     if call is not None:
-        call.tenant, call.learns = tenant, learns
+        call.tenant, call.learns, call.droppable = tenant, learns, not learns

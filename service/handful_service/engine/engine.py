@@ -1,7 +1,6 @@
 """Runs the graphs of one bundle, batched across tasks. Arrays in, arrays out: no HTTP, no SQL."""
 
 import asyncio
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -114,7 +113,7 @@ class Engine:
             Overloaded: they have.
         """
         for batcher in (self._encoder, self._predictor):
-            self._scheduler.check(batcher, 0, math.inf)
+            self._scheduler.refuse_if_full(batcher)
 
     async def encode(self, inputs: Arrays) -> Arrays:
         """Features `[n, *feature]` of inputs `[n, *input]`; a call larger than a batch is cut and rejoined."""

@@ -110,12 +110,11 @@ class Scheduler:
         own = source.queued_s * self._rivals(source)
         return own if own <= 0 else min(own, sum([other.queued_s for other in self._listed]))
 
-    def check(self, source: Source, rows: int, deadline_s: float) -> None:
-        """Refuse some rows that would wait too long.
+    def refuse_if_full(self, source: Source) -> float:
+        """The seconds that what comes to a source now will probably wait, if that is not too long.
 
         Raises:
-            Overloaded: more waits than may.
-            DeadlineExceeded: they could not be ready by their deadline, on the clock of `time.monotonic`.
+            Overloaded: it is.
         """
         wait = self.wait_s(source) if source.waiting else 0.0
         if wait > self._max_queued_s and source.waiting >= ALWAYS_WAITING:
@@ -124,10 +123,20 @@ class Scheduler:
                 allowed=f"at most {1e3 * self._max_queued_s:g} ms",
                 retry_after_s=wait,
             )
+        return wait
+
+    def admit(self, source: Source, rows: int, deadline_s: float) -> None:
+        """Refuse some rows that would wait too long.
+
+        Raises:
+            Overloaded: more waits than may.
+            DeadlineExceeded: they could not be ready by their deadline, on the clock of `time.monotonic`.
+        """
+        ready = self.refuse_if_full(source) + source.cost_s(rows)
         left = deadline_s - time.monotonic()
-        if wait + source.cost_s(rows) > left:
+        if ready > left:
             raise DeadlineExceeded(
-                f"the answer would be ready in {1e3 * (wait + source.cost_s(rows)):.0f} ms",
+                f"the answer would be ready in {1e3 * ready:.0f} ms",
                 field="X-Deadline-Ms",
                 allowed=f"{1e3 * max(left, 0):.0f} ms are left",
             )
