@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.serving import Api, Form, in_process
+from tests.serving import Api, in_process
 from tests.tasks import problem
 from tests.tiny import Tiny, build
 
@@ -21,17 +21,11 @@ PATH = "/v1/models/tiny/predict"
 
 
 @pytest.fixture
-def waiting(tmp_path: Path, form: bool) -> Iterator[Api]:
+def waiting(tmp_path: Path, form: str) -> Iterator[Api]:
     """A server whose graph runs are all in one thread."""
     build(tmp_path / "bundles", Tiny())
     with in_process(tmp_path, tmp_path / "bundles", inline_ms=0, threads=1) as api:
         yield api
-
-
-@pytest.fixture(params=[True, False], ids=["hot", "routed"])
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    monkeypatch.setattr(Form, "hot", request.param)
-    return bool(request.param)
 
 
 @contextmanager
@@ -130,7 +124,7 @@ def test_a_call_that_is_late_is_told_so_and_never_computed(waiting: Api) -> None
     assert encoded_rows(waiting) == before + 3
 
 
-def test_the_usual_deadline_holds_where_a_call_names_none(tmp_path: Path, form: bool) -> None:
+def test_the_usual_deadline_holds_where_a_call_names_none(tmp_path: Path, form: str) -> None:
     build(tmp_path / "bundles", Tiny())
     with in_process(tmp_path, tmp_path / "bundles", inline_ms=0, threads=1, deadline_ms=200) as api, busy(api):
         problem(api.post(PATH, json=BODY), 504, "deadline-exceeded")

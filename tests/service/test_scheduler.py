@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.scheduling import LONG, Graph, Threads, batcher, calling, settle, start, submit
 
-from handful_service.engine.scheduler import ALWAYS_WAITING, SHARES, Kind, Scheduler
+from handful_service.engine.scheduler import ALWAYS_WAITING, SHARES, STOOD_S, Kind, Scheduler
 from handful_service.errors import DeadlineExceeded, Overloaded
 
 
@@ -18,7 +18,7 @@ class Endless:
     def __init__(self, kind: Kind, seconds: float, left: int = 10**6) -> None:
         self.kind, self.seconds, self.left = kind, seconds, left
         self.clock, self.listed, self.running = 0.0, False, False
-        self.served_s = 0.0
+        self.served_s, self.crowded_since = 0.0, 0.0
         self.end: Callable[[], None] = lambda: None
 
     @property
@@ -178,6 +178,31 @@ def test_a_call_is_refused_where_more_work_waits_than_may_and_told_when_to_come_
         await asyncio.gather(*waiting)
         with calling():
             assert await submit(shared, ("later", 1)) == ["later"]
+
+    asyncio.run(go())
+
+
+def test_a_queue_that_does_not_empty_for_long_takes_a_tenth_of_what_a_burst_may_be() -> None:
+    async def go() -> None:
+        threads, shared, waiting = busy(max_queued_s=5.0, row_s=0.1, waiting=30)
+        await settle()
+        with calling():
+            waiting.append(start(submit(shared, ("in a burst", 1))))
+            await settle()
+        await asyncio.sleep(STOOD_S + 0.01)
+        with calling(), pytest.raises(Overloaded) as refused:
+            shared.submit(("while it stands", 1), 1)
+        assert refused.value.allowed == "at most 500 ms"
+        threads.open()
+        await asyncio.gather(*waiting)
+        threads.shut = True
+        waiting = [start(submit(shared, (str(number), 1))) for number in range(34)]
+        await settle()
+        with calling():
+            waiting.append(start(submit(shared, ("in the next burst", 1))))
+            await settle()
+        threads.open()
+        await asyncio.gather(*waiting)
 
     asyncio.run(go())
 

@@ -5,6 +5,7 @@ themselves, as far as larger ones make a row cheaper. When a batch runs, and whe
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from time import perf_counter
@@ -41,6 +42,7 @@ class Batcher(Generic[T, R]):
         clock: The scheduler's: the seconds that its runs took.
         listed: The scheduler's: whether it has something to do.
         running: Whether a batch of it is in a thread.
+        crowded_since: The scheduler's: since when something was always waiting; infinity while nobody knows.
     """
 
     def __init__(
@@ -58,9 +60,10 @@ class Batcher(Generic[T, R]):
         self.clock = 0.0
         self.listed = False
         self.running = False
+        self.crowded_since = math.inf
         self._run = run
         self._scheduler = scheduler
-        self._times = times or RunTimes()
+        self._times = times or RunTimes(max_rows)
         self._max_rows = max_rows
         self._max_queued_rows = max_queued_rows
         self._on_batch = on_batch
@@ -137,7 +140,10 @@ class Batcher(Generic[T, R]):
 
     def take(self) -> list[Waiting[T, R]]:
         """The batch that was planned."""
-        return self._queue.take(self._planned)
+        batch = self._queue.take(self._planned)
+        if not self._queue.calls:
+            self.crowded_since = math.inf
+        return batch
 
     def run_now(self, batch: Sequence[Waiting[T, R]]) -> float:
         """Run a batch here, give everyone their result, and tell the seconds that it took."""

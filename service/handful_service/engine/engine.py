@@ -82,7 +82,7 @@ class Engine:
             for name, graph in bundle.manifest.graphs.items()
         }
         self._outputs = {name: list(bundle.signatures[name][1].tensors) for name in self._sessions}
-        self._times = {name: RunTimes() for name in self._sessions}
+        self._times = {name: RunTimes(limits.max_rows) for name in self._sessions}
         self._encoder = self._batcher("encode", self._encode)
         self._support_encoder = self._batcher("encode", self._encode, Kind.LEARN)
         self._describers = {graph: self._describer(graph) for graph in self._sessions if graph.startswith("describe.")}

@@ -19,6 +19,14 @@ ALWAYS_WAITING = 16
 """Fewer items than this may wait however long their runs take: else slow graphs would refuse what is no overload."""
 
 
+STOOD_S, STANDING = 0.1, 0.1
+"""A queue that was not empty for so many seconds is no burst: only this part of the bound may wait then.
+
+Else a server with more work than it can do answers everyone late. The idea is that of controlled delay (Nichols,
+Jacobson: Controlling Queue Delay, 2012).
+"""
+
+
 class Kind(IntEnum):
     """What a run belongs to."""
 
@@ -37,6 +45,7 @@ class Source(Protocol):
     clock: float
     listed: bool
     running: bool
+    crowded_since: float
 
     @property
     def waiting(self) -> int:
@@ -76,7 +85,7 @@ class Scheduler:
         executor: The threads of long runs.
         runners: How many of these run at a time.
         inline_s: The predicted seconds up to which a run is short; 0: none is.
-        max_queued_s: Seconds of work that may wait before calls are refused.
+        max_queued_s: Seconds of work that may wait in a burst before calls are refused.
     """
 
     def __init__(
@@ -116,12 +125,14 @@ class Scheduler:
         Raises:
             Overloaded: it is.
         """
-        wait = self.wait_s(source) if source.waiting else 0.0
-        if wait > self._max_queued_s and source.waiting >= ALWAYS_WAITING:
+        if not source.waiting:
+            return 0.0
+        wait, now = self.wait_s(source), time.monotonic()
+        source.crowded_since = min(source.crowded_since, now)
+        most = self._max_queued_s * (STANDING if now - source.crowded_since > STOOD_S else 1.0)
+        if wait > most and source.waiting >= ALWAYS_WAITING:
             raise Overloaded(
-                f"{1e3 * wait:.0f} ms of work are waiting",
-                allowed=f"at most {1e3 * self._max_queued_s:g} ms",
-                retry_after_s=wait,
+                f"{1e3 * wait:.0f} ms of work are waiting", allowed=f"at most {1e3 * most:g} ms", retry_after_s=wait
             )
         return wait
 

@@ -15,15 +15,25 @@ TRY_AGAIN = 500
 """Batches that are kept small before a larger one is tried again: the machine may have been busy the last time."""
 
 
+REFRESH = 16
+"""Runs between two looks at what a row takes."""
+
+
 class RunTimes:
     """Estimates for each power of two of rows. May be told runs from any thread.
 
+    Args:
+        most_rows: Of a batch.
+
     Attributes:
-        row_s: Seconds that a row takes in the batches in which it takes least; 0 where nothing ran.
+        row_s: Seconds that a row takes in the batches in which it takes least; 0 where nothing ran. While larger
+            batches were not tried, they are thought to take no longer than the largest one that was.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_rows: int = 1) -> None:
         self.row_s = 0.0
+        self._most_rows = most_rows
+        self._runs = 0
         self._seconds: dict[int, float] = {}
         self._each: dict[int, float] = {}
         self._kept_small = 0
@@ -34,11 +44,21 @@ class RunTimes:
         before = self._seconds.get(bucket)
         if before is None:
             self._seconds[bucket], self._each[bucket] = seconds, each
+            self._runs = 0
         else:
             weight = SLOWER if seconds > before else FASTER
             self._seconds[bucket] = before + weight * (seconds - before)
             self._each[bucket] += weight * (each - self._each[bucket])
-        self.row_s = min(self._each.values())
+        if self._runs % REFRESH == 0:
+            self.row_s = self._least_row_s()
+        self._runs += 1
+
+    def _least_row_s(self) -> float:
+        top = max(self._seconds)
+        least, before = min(self._each.values()), self._each.get(top - 1)
+        if top >= self._most_rows.bit_length() or (before is not None and self._each[top] > PAYS * before):
+            return least
+        return min(least, self._seconds[top] / self._most_rows)
 
     def predicted_s(self, rows: int) -> float:
         """Seconds that a run of some rows will take.
