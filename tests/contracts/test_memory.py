@@ -6,7 +6,7 @@ import sys
 import pytest
 from tests.serving import ROOT
 
-SHARES = {"shapes": "0.004", "states": "0.03", "adaptations": "0.03"}
+SHARES = {"shapes": "0.012", "states": "0.02", "adaptations": "0.02"}
 
 
 def grew(leak: str, part: str) -> bool:

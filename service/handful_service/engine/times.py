@@ -95,7 +95,7 @@ class RunTimes:
             self._kept_small = 0
             self._seconds.pop(bucket + 1, None)
             self._each.pop(bucket + 1, None)
-        return 2**bucket - 1
+        return (1 << bucket) - 1
 
     def _worthwhile_bucket(self, most: int, short_s: float) -> int:
         for bucket in range(1, most):
