@@ -19,7 +19,7 @@ from .assembly import build_service
 from .auth import Guard
 from .door import Door, DoorLimits
 from .metrics import Metrics
-from .problems import METHOD_NOT_ALLOWED, body, explained, problem_body, problem_response
+from .problems import METHOD_NOT_ALLOWED, body, explained, problem_body, problem_response, retry_after_s
 from .routes import adaptations, health, models, predict
 from .routes.bodies import add_schemas, add_security, invalid
 from .routes.common import PROBLEM_ANSWERS, deadline
@@ -108,7 +108,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 async def _handful_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.HandfulError)  # noqa: S101 (for the type checker)
-    return problem_response(problem_body(error), request.state.request_id)
+    return problem_response(problem_body(error), request.state.request_id, retry_after_s(error))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

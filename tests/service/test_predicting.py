@@ -13,6 +13,7 @@ from handful_service.assembly import serve
 from handful_service.bundle.bundle import Bundle
 from handful_service.engine.engine import EngineLimits
 from handful_service.engine.runtime import runtime_settings
+from handful_service.engine.scheduler import Scheduler
 from handful_service.errors import (
     AdaptationNotFound,
     HandfulError,
@@ -44,7 +45,7 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Predictor]:
         models = {}
         for tiny in (FIXED, OPEN):
             bundle = Bundle.open(build(root, tiny))
-            served = serve(bundle, runtime, runs, metrics=Metrics(), limits=EngineLimits(), budget=2**20)
+            served = serve(bundle, runtime, Scheduler(runs), metrics=Metrics(), limits=EngineLimits(), budget=2**20)
             models[tiny.name] = Model(tiny.name, {1: served}, {"stable": 1})
         yield Predictor(Models(models), NoStates(), runs)
 

@@ -10,7 +10,7 @@ from ..bundle.outputs import TaskOutput, TaskReader
 from ..cache import Held, StateCache
 from ..codecs.text import Tokenizer
 from ..engine.engine import Engine
-from ..errors import ModelNotFound
+from ..errors import ModelNotFound, Overloaded
 from .labelling import Labelling, labelling
 from .reading import Reading
 
@@ -136,6 +136,23 @@ class Models:
         if name not in self._models:
             raise ModelNotFound(f"no model {name!r}", field="model", allowed=f"one of {sorted(self._models)}")
         return self._models[name]
+
+    def refuse_if_saturated(self, name: str) -> None:
+        """Refuse a prediction before its body is read, if every version of its model has too much waiting.
+
+        Raises:
+            Overloaded: all have.
+        """
+        refused = None
+        for served in self._models[name].versions.values() if name in self._models else ():
+            try:
+                served.engine.refuse_if_saturated()
+            except Overloaded as error:
+                refused = error
+            else:
+                return
+        if refused is not None:
+            raise refused
 
     def version(self, name: str, version: VersionRef) -> Served:
         """One version of a model.
