@@ -24,7 +24,7 @@ PATH = "/v1/models/tiny/predict"
 def waiting(tmp_path: Path, form: str) -> Iterator[Api]:
     """A server whose graph runs are all in one thread."""
     build(tmp_path / "bundles", Tiny())
-    with in_process(tmp_path, tmp_path / "bundles", inline_ms=0, threads=1) as api:
+    with in_process(tmp_path, tmp_path / "bundles", inline_ms=0, threads=1, support_cache_bytes=0) as api:
         yield api
 
 

@@ -1,7 +1,7 @@
 """Support sets that come again are not learned again, and are nobody else's."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from handful_service.assembly import serve
 from handful_service.bundle.bundle import Bundle
 from handful_service.engine.engine import EngineLimits
 from handful_service.engine.runtime import runtime_settings
+from handful_service.engine.scheduler import Scheduler
 from handful_service.errors import HandfulError, InputInvalid
 from handful_service.metrics import Metrics
 from handful_service.predictor import learning
@@ -53,13 +54,26 @@ class On:
         return "adapt" in dict(self.batches)
 
 
+class Noting(Metrics):
+    """Notes the graph and rows of every batch."""
+
+    def __init__(self, batches: list[tuple[str, int]]) -> None:
+        super().__init__()
+        self._batches = batches
+
+    def batch_observer(self, model: str) -> Callable[[str, int], None]:
+        return lambda graph, rows: self._batches.append((graph, rows))
+
+
 @pytest.fixture
 def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[On]:
     bundle = Bundle.open(build(tmp_path_factory.mktemp("bundles"), OPEN))
     with ThreadPoolExecutor(1) as runs:
-        served = serve(bundle, runtime_settings("cpu", 1), runs, metrics=Metrics(), limits=EngineLimits(), budget=2**20)
         batches: list[tuple[str, int]] = []
-        served.engine._on_batch = lambda graph, rows: batches.append((graph, rows))
+        served = serve(
+            bundle, runtime_settings("cpu", 1), Scheduler(runs), metrics=Noting(batches), limits=EngineLimits(),
+            budget=2**20,
+        )  # fmt: skip
         known = RepeatedSupports(2**16)
         models = Models({"open": Model("open", {1: served}, {})})
         yield On(Predictor(models, NoStates(), runs, known), known, batches)
@@ -71,7 +85,7 @@ def want(support: list[tuple[Any, str]]) -> Any:
 
 def test_the_second_time_only_the_query_is_encoded_and_the_answer_is_the_same(on: On) -> None:
     first = on.ask(ONE)
-    assert on.batches[0] == ("encode", 3)
+    assert ("encode", 3) in on.batches
     assert on.learned
     assert (on.ask(ONE), on.batches) == (first, [("encode", 1), ("predict", 1)])
     assert first == want(ONE)
