@@ -278,11 +278,7 @@ def make_keys(file: Path) -> dict[str, str]:
 
 async def soak_over(url: str, keys: Mapping[str, str], tiny: Tiny, *, users: int, reads: int, seed: int) -> Report:
     """The report of a soak of a server, over real connections."""
-    wire = Wire(url)
-    try:
-        return await Soak(wire.send, keys, tiny, users=users, reads=reads, seed=seed).run()
-    finally:
-        wire.close()
+    return await Soak(Wire(url).send, keys, tiny, users=users, reads=reads, seed=seed).run()
 
 
 async def soak(

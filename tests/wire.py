@@ -3,10 +3,13 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
+
+T = TypeVar("T")
+ANSWERED_WITHIN_S = 60
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,25 @@ class Answer:
         return json.loads(self.content)
 
 
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine; what connections it leaves open are closed."""
+
+    async def closing() -> T:
+        try:
+            return await work
+        finally:
+            for connection in Connection.open_ones:
+                connection.close()
+            await asyncio.gather(*(one.closed() for one in Connection.open_ones), return_exceptions=True)
+            Connection.open_ones.clear()
+
+    return asyncio.run(closing())
+
+
 class Connection:
-    """One connection, one call at a time."""
+    """One connection, one call at a time; to be used within `run`."""
+
+    open_ones: ClassVar[list["Connection"]] = []
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -38,7 +58,9 @@ class Connection:
     @classmethod
     async def open(cls, url: str) -> "Connection":
         parts = urlsplit(url)
-        return cls(*await asyncio.open_connection(parts.hostname, parts.port))
+        made = cls(*await asyncio.open_connection(parts.hostname, parts.port))
+        cls.open_ones.append(made)
+        return made
 
     async def call(
         self, method: str, path: str, body: Any = None, headers: Sequence[tuple[bytes, bytes]] = ()
@@ -54,6 +76,10 @@ class Connection:
             lines.append(b"content-type: application/json")
         lines += [name + b": " + value for name, value in headers]
         self._writer.write(b"\r\n".join([*lines, b"", b""]) + content)
+        async with asyncio.timeout(ANSWERED_WITHIN_S):
+            return await self._answer()
+
+    async def _answer(self) -> Answer:
         try:
             first, *rest = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
             found = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}
@@ -64,6 +90,9 @@ class Connection:
 
     def close(self) -> None:
         self._writer.close()
+
+    async def closed(self) -> None:
+        await self._writer.wait_closed()
 
 
 class Wire:
@@ -85,7 +114,3 @@ class Wire:
             raise
         self._free.append(connection)
         return answer.status, answer.content
-
-    def close(self) -> None:
-        while self._free:
-            self._free.pop().close()

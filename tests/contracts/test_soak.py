@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import wire
 from tests.serving import process
 from tests.soak import Report, make_keys, soak, soak_over
 from tests.tiny import Tiny, build
@@ -110,7 +111,7 @@ def test_nor_is_it_where_two_workers_share_the_port_and_the_store(tmp_path: Path
     keys = make_keys(tmp_path / "keys")
     given = {"workers": 2, "keys": tmp_path / "keys", "cache_bytes": 2**20}
     with process(tmp_path, tmp_path / "bundles", **given) as server:
-        report = asyncio.run(soak_over(server.url, keys, versions[-1], users=64, reads=READS // 2, seed=1))
+        report = wire.run(soak_over(server.url, keys, versions[-1], users=64, reads=READS // 2, seed=1))
     assert report.wrong == []
     assert report.most >= 32
     counts = report.counts

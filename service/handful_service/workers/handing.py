@@ -1,8 +1,9 @@
 """How connections come to the workers: the supervisor accepts them and hands each to the worker that has the fewest.
 
 A connection travels as a file descriptor over a pair of sockets, one byte each. The worker answers with records of how
-many it has taken so far, and how many it holds. Until it has taken a connection, the supervisor keeps it, too, so that
-another worker gets it if this one dies.
+many it has taken so far, and how many of them are closed. Until it has taken a connection, the supervisor keeps it,
+too, so that another worker gets it if this one dies. A worker tells that it has one before it reads from it: what it
+has read could not be read again by another.
 """
 
 import asyncio
@@ -26,8 +27,7 @@ AT_ONCE = 32
 PAUSE_S = 0.1
 """How long nothing is accepted where the process has no file descriptors left."""
 
-_RECORD = struct.Struct("!II")
-_WRAP = 2**32
+_RECORD = struct.Struct("!QQ")
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -42,7 +42,7 @@ class Lane:
         self.rank = 1
         self._end, self._on_room = end, on_room
         self._on_the_way: deque[socket.socket] = deque()
-        self._taken, self._held, self._got = 0, 0, b""
+        self._handed, self._taken, self._closed, self._got = 0, 0, 0, b""
         self._full, self._open = False, True
         end.setblocking(False)
         asyncio.get_running_loop().add_reader(end, self._read)
@@ -50,7 +50,7 @@ class Lane:
     @property
     def load(self) -> int:
         """Connections that the worker holds or is about to."""
-        return self._held + len(self._on_the_way)
+        return self._handed - self._closed
 
     @property
     def on_the_way(self) -> int:
@@ -73,6 +73,7 @@ class Lane:
             self._open = False
             return False
         self._on_the_way.append(connection)
+        self._handed += 1
         return True
 
     def close(self) -> list[socket.socket]:
@@ -101,10 +102,10 @@ class Lane:
             return
         self._got += data
         whole = len(self._got) // _RECORD.size * _RECORD.size
-        for taken, held in _RECORD.iter_unpack(self._got[:whole]):
-            for _ in range((taken - self._taken) % _WRAP):
+        for taken, closed in _RECORD.iter_unpack(self._got[:whole]):
+            for _ in range(taken - self._taken):
                 self._on_the_way.popleft().close()
-            self._taken, self._held = taken, held
+            self._taken, self._closed = taken, closed
         self._got, self._full = self._got[whole:], False
         self._on_room()
 
@@ -114,7 +115,7 @@ class Taker:
 
     Args:
         end: Of the pair of sockets.
-        adopt: Serves a connection; done when it is among those that are counted.
+        adopt: Serves a connection; the task is done when the connection is among those that are counted.
         count: The connections that the worker holds.
     """
 
@@ -122,13 +123,16 @@ class Taker:
         self, end: socket.socket, adopt: Callable[[socket.socket], "asyncio.Future[None]"], count: Callable[[], int]
     ) -> None:
         self._end, self._adopt, self._count = end, adopt, count
-        self._taken, self._told = 0, (0, 0)
+        self._taken = self._adopted = self._closed = 0
+        self._told = (0, 0)
         end.setblocking(False)
         asyncio.get_running_loop().add_reader(end, self._take)
 
     def tell(self) -> None:
         """Tell the supervisor what has changed since it was last told."""
-        now = self._taken % _WRAP, self._count()
+        if self._taken == self._adopted:  # else some are counted already, or not yet
+            self._closed = self._taken - self._count()
+        now = self._taken, self._closed
         if now != self._told:
             # Where there is no room for the record, or no supervisor any more, the next one tells as much.
             with contextlib.suppress(OSError):
@@ -152,11 +156,15 @@ class Taker:
                 asyncio.get_running_loop().remove_reader(self._end)
                 return
             for number in handed:
-                self._adopt(socket.socket(fileno=number)).add_done_callback(self._has)
+                connection = socket.socket(fileno=number)
+                self._taken += 1
+                self.tell()
+                self._adopt(connection).add_done_callback(self._has)
 
     def _has(self, _: "asyncio.Future[None]") -> None:
-        self._taken += 1
-        self.tell()
+        self._adopted += 1
+        if self._adopted == self._taken:
+            self.tell()
 
 
 class Gate:
@@ -165,21 +173,20 @@ class Gate:
     Args:
         listeners: Sockets that listen.
         lanes: Those of the workers that live, kept up to date by their owner, who then calls `look`.
+
+    Attributes:
+        addresses: Where it listens.
     """
 
     def __init__(self, listeners: Sequence[socket.socket], lanes: Sequence[Lane]) -> None:
         self._listeners, self._lanes = listeners, lanes
+        self.addresses = ["{}:{}".format(*listener.getsockname()[:2]) for listener in listeners]
         self._left: deque[socket.socket] = deque()
         self._turn = 0
         self._accepting = False
         self._closed = False
         for listener in listeners:
             listener.setblocking(False)
-
-    @property
-    def addresses(self) -> list[str]:
-        """Where it listens."""
-        return ["{}:{}".format(*listener.getsockname()[:2]) for listener in self._listeners]
 
     def look(self) -> None:
         """Go on, or pause: called whenever a lane comes, goes, gets room or changes its rank."""

@@ -58,7 +58,7 @@ class Supervisor:
         self._metrics = Metrics(folder)
         self._workers: dict[int, Worker] = {}
         self._backoffs = [Backoff() for _ in range(count)]
-        self._was_ready = False
+        self._digests: dict[str, str] | None = None
         self._blocked: str | None = "the workers are being started"
         self._stopping = self._failed = False
         self._hurry, self._over = asyncio.Event(), asyncio.Event()
@@ -78,11 +78,17 @@ class Supervisor:
         self._gate.drop()
         return 1 if self._failed else 0
 
+    @property
+    def _was_ready(self) -> bool:
+        """Whether all workers were ready at some time, with the bundles that are served since."""
+        return self._digests is not None
+
     async def _begin(self, number: int) -> None:
         worker = Worker(number, on_change=self._changed, on_room=self._gate.look, on_end=self._ended)
         self._backoffs[number].started()
         await worker.start(self._command, self._start)
         self._workers[number] = worker
+        log.info("worker started", extra={"number": number, "pid": worker.process.pid})
         self._changed()
 
     async def _begin_again(self, number: int, wait_s: float) -> None:
@@ -92,14 +98,17 @@ class Supervisor:
             await self._begin(number)
 
     def _changed(self) -> None:
-        """See which workers can be given connections, and whether all are ready; tell everyone."""
+        """See which workers are to be given connections, and whether all are ready; tell everyone."""
+        for worker in self._workers.values():
+            fit = worker.ready and self._digests in (None, worker.digests)
+            worker.lane.rank = 0 if fit else 1
         self._lanes[:] = [worker.lane for worker in self._workers.values()]
         self._gate.look()
         before, self._blocked = self._blocked, self._why_blocked()
         for worker in self._workers.values():
             worker.send("group", blocked=self._blocked)
         if before is not None and self._blocked is None:
-            self._was_ready = True
+            self._digests = self._workers[0].digests
             log.info("ready", extra={"workers": self._count})
 
     def _why_blocked(self) -> str | None:

@@ -104,7 +104,6 @@ class Worker:
             self.draining = True
         elif message["kind"] == "failed":
             self.failure = Failure(message["mends"])
-        self.lane.rank = 0 if self.ready else 1
         self._on_change()
 
     def _hung_up(self) -> None:
