@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from tests.postgres import Postgres
 from tests.serving import Process, process
 from tests.soak import POINTS, QUERIES
 from tests.tiny import Tiny, build
@@ -150,7 +151,7 @@ def test_ready_and_metrics_are_the_same_whichever_worker_answers(two: Two) -> No
     run(work())
 
 
-def test_what_one_worker_writes_the_other_reads_at_once(two: Two) -> None:
+def check_that_what_one_worker_writes_the_other_reads_at_once(two: Two) -> None:
     """Written through one, read through the other, and never an answer of before, deletions and new starts included."""
 
     async def work() -> None:
@@ -170,6 +171,15 @@ def test_what_one_worker_writes_the_other_reads_at_once(two: Two) -> None:
                 assert (await two.ask(writer, "GET", path)).status == 404
 
     run(work())
+
+
+def test_what_one_worker_writes_the_other_reads_at_once(two: Two) -> None:
+    check_that_what_one_worker_writes_the_other_reads_at_once(two)
+
+
+def test_nor_is_there_a_wait_with_postgresql(tmp_path: Path, bundles: Path, postgres: Postgres) -> None:
+    with listening(tmp_path, bundles, store=postgres.create("two_workers")) as server:
+        check_that_what_one_worker_writes_the_other_reads_at_once(Two(server, tmp_path, "none"))
 
 
 def test_writers_of_both_workers_wait_for_each_other(two: Two) -> None:
@@ -301,15 +311,14 @@ async def _until_refused(url: str, answered: list[int], broken: list[str]) -> No
             connection = None
 
 
-@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_drain_under_load_loses_no_call(tmp_path: Path, bundles: Path, sent: signal.Signals) -> None:
+def test_a_drain_under_load_loses_no_call(tmp_path: Path, bundles: Path) -> None:
     async def work(server: Process) -> tuple[list[int], list[str]]:
         answered, broken = list[int](), list[str]()
         load = [asyncio.create_task(_until_refused(server.url, answered, broken)) for _ in range(16)]
         watching = await Connection.open(server.url)
         await asyncio.sleep(0.5)
         assert (await watching.call("GET", READY)).status == 200
-        server.popen.send_signal(sent)
+        server.popen.send_signal(signal.SIGTERM)
         for _ in range(2):  # one for each worker, as the connections go by turns
             fresh = await Connection.open(server.url)
             refused = await eventually(
