@@ -365,7 +365,7 @@ def test_large_bundles_make_fewer_workers(tmp_path: Path) -> None:
     graph.parent.mkdir(parents=True)
     with graph.open("wb") as file:
         file.truncate(200 * 2**20)
-    assert worker_count(Settings(bundles=tmp_path), Machine(8, 4 * GIB, cuda=False)) == 2
+    assert worker_count(Settings(bundles=tmp_path), Machine(8, 4 * GIB, cuda=False)) == 3
 
 
 def test_what_is_meant_for_the_machine_is_divided() -> None:
