@@ -90,9 +90,9 @@ class Metrics:
         if self._folder is None:
             return generate_latest(self.registry)
         registry = CollectorRegistry()
-        MultiProcessCollector(registry, str(self._folder))
+        MultiProcessCollector(registry, str(self._folder))  # type: ignore[no-untyped-call]
         return generate_latest(registry)
 
     def forget(self, process: int) -> None:
         """Take a dead process out of the gauges; what it counted stays."""
-        mark_process_dead(process, str(self._folder))
+        mark_process_dead(process, str(self._folder))  # type: ignore[no-untyped-call]

@@ -14,12 +14,12 @@ from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 
-class _Cells(MmapedDict):  # type: ignore[misc]  # prometheus_client is typed in part
+class _Cells(MmapedDict):
     """One file of a process."""
 
-    def cell(self, key: str) -> tuple[memoryview, int]:
+    def cell(self, key: str) -> "tuple[memoryview[float], int]":
         """The mapped file as float64, and the place of a key's value; a file that grows keeps its former maps true."""
-        self.read_value(key)  # makes it where it is missing
+        self.read_value(key)  # type: ignore[no-untyped-call]  # makes it where it is missing
         return memoryview(self._m).cast("d"), self._positions[key] // 8
 
 
@@ -28,7 +28,7 @@ class _Value:
 
     _multiprocess = True
 
-    def __init__(self, cells: memoryview, at: int) -> None:
+    def __init__(self, cells: "memoryview[float]", at: int) -> None:
         self._cells, self._at, self._lock = cells, at, Lock()
 
     def inc(self, amount: float) -> None:
@@ -42,8 +42,7 @@ class _Value:
 
     def get(self) -> float:
         """The value of this process."""
-        found: float = self._cells[self._at]
-        return found
+        return self._cells[self._at]
 
     def set_exemplar(self, exemplar: object) -> None:
         """Exemplars are not kept."""
@@ -78,7 +77,8 @@ class _Values:
         prefix = f"{kind}_{multiprocess_mode}" if kind == "gauge" else kind
         with self._lock:
             if prefix not in self._files:
-                self._files[prefix] = _Cells(str(self._folder / f"{prefix}_{os.getpid()}.db"))
+                file = self._folder / f"{prefix}_{os.getpid()}.db"
+                self._files[prefix] = _Cells(str(file))  # type: ignore[no-untyped-call]
             return _Value(*self._files[prefix].cell(mmap_key(metric, name, labels, label_values, text)))
 
 
