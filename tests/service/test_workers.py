@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from handful_service.workers.handing import MOST_ON_THE_WAY, Gate, Lane, Taker, 
 from handful_service.workers.planning import Machine, share, worker_count
 from handful_service.workers.restarting import MOST_S, STEADY_S, Backoff
 from handful_service.workers.supervisor import Supervisor
+from handful_service.workers.worker import Worker
 
 GIB = 2**30
 
@@ -422,3 +424,27 @@ def test_metrics_of_processes_are_summed_and_those_of_dead_ones_stay(tmp_path: P
 def sample(metrics: Metrics, name: str) -> float:
     lines = metrics.text().decode().splitlines()
     return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")))
+
+
+@pytest.mark.usefixtures("metrics_in_memory")
+def test_a_worker_that_cannot_be_started_for_now_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = Worker.start
+    refused = []
+
+    async def start(worker: Worker, command: Any, message: Any) -> None:
+        if len(refused) < 2:
+            refused.append(worker.number)
+            raise OSError(errno.ENOMEM, "no memory")
+        await started(worker, command, message)
+
+    async def run() -> None:
+        async with serving(tmp_path, GOOD) as server:
+            await server.until(lambda: server.blocked is None)
+            monkeypatch.setattr(Worker, "start", start)
+            os.kill(server.pids[1], signal.SIGKILL)
+            await server.until(lambda: server.restarts == 1 and server.blocked is None)
+            assert refused == [1, 1]
+
+    asyncio.run(run())

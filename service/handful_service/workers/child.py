@@ -70,7 +70,8 @@ class _WorkerServer(Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """As ever; and it gets no more connections, since this signal is for this worker alone."""
-        self._channel.send("draining")
+        if self.started:
+            asyncio.get_running_loop().call_soon_threadsafe(self._channel.send, "draining")
         super().handle_exit(sig, frame)
 
     def _told(self, message: Message) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import socket
 import struct
 from collections import deque
@@ -203,6 +204,8 @@ class Gate:
 
     def close(self) -> None:
         """Listen no more. What the system has accepted already is still handed out."""
+        if self._closed:
+            return
         self._closed = True
         self._accept_if(False)
         for listener in self._listeners:
@@ -277,7 +280,10 @@ def listen(host: str, port: int) -> list[socket.socket]:
     listening: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in dict.fromkeys(found):
-            one = socket.socket(family, kind, protocol)
+            try:
+                one = socket.socket(family, kind, protocol)
+            except OSError:  # the system knows the address, such as ::1 of localhost, but not its family
+                continue
             listening.append(one)
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
@@ -288,4 +294,6 @@ def listen(host: str, port: int) -> list[socket.socket]:
         for one in listening:
             one.close()
         raise
+    if not listening:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT), host)
     return listening

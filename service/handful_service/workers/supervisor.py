@@ -70,11 +70,13 @@ class Supervisor:
         for sent in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sent, self._signalled, sent)
         for number in range(self._count):
-            await self._begin(number)
+            if not self._stopping:
+                await self._begin(number)
         await self._over.wait()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._gate.close()
         self._gate.drop()
         return 1 if self._failed else 0
 
@@ -86,16 +88,29 @@ class Supervisor:
     async def _begin(self, number: int) -> None:
         worker = Worker(number, on_change=self._changed, on_room=self._gate.look, on_end=self._ended)
         self._backoffs[number].started()
-        await worker.start(self._command, self._start)
         self._workers[number] = worker
+        try:
+            await worker.start(self._command, self._start)
+        except OSError:
+            del self._workers[number]
+            raise
+        if self._stopping:
+            worker.send("stop", force=False)
         log.info("worker started", extra={"number": number, "pid": worker.process.pid})
         self._changed()
 
     async def _begin_again(self, number: int, wait_s: float) -> None:
         await asyncio.sleep(wait_s)
-        if not self._stopping:
-            self._metrics.restarts.inc()
+        if self._stopping:
+            return
+        try:
             await self._begin(number)
+        except OSError as error:  # there is no memory or no file descriptor left: others may give some back
+            wait_s = self._backoffs[number].wait_s()
+            log.error("worker not started", extra={"number": number, "error": str(error), "again_in_s": wait_s})
+            self._spawn(self._begin_again(number, wait_s))
+        else:
+            self._metrics.restarts.inc()
 
     def _changed(self) -> None:
         """See which workers are to be given connections, and whether all are ready; tell everyone."""

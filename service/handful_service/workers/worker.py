@@ -1,6 +1,7 @@
 """A worker as its supervisor sees it: a process, a channel, a lane of connections."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -72,14 +73,20 @@ class Worker:
         Args:
             command: The program, which is given two file descriptors.
             start: The first message.
+
+        Raises:
+            OSError: the system has no room for one more.
         """
         (channel, its_channel), (lane, its_lane) = socket.socketpair(), socket.socketpair()
         ends = its_channel.fileno(), its_lane.fileno()
-        with its_channel, its_lane:
+        with its_channel, its_lane, contextlib.ExitStack() as ours:
+            ours.callback(channel.close)
+            ours.callback(lane.close)
             # A session of its own keeps a terminal's Ctrl-C from it: it is told by the channel.
             self.process = subprocess.Popen(  # noqa: ASYNC220, S603 (it takes milliseconds; the program is ours)
                 [*command, *map(str, ends)], pass_fds=ends, stdin=subprocess.DEVNULL, start_new_session=True
             )
+            ours.pop_all()
         self.lane = Lane(lane, self._on_room)
         await self._channel.connect(channel)
         self.send("start", **start, number=self.number)
