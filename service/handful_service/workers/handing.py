@@ -184,6 +184,7 @@ class Gate:
         self.addresses = ["{}:{}".format(*listener.getsockname()[:2]) for listener in listeners]
         self._left: deque[socket.socket] = deque()
         self._turn = 0
+        self._not_before = 0.0
         self._accepting = False
         self._closed = False
         for listener in listeners:
@@ -195,7 +196,8 @@ class Gate:
             if self._lanes[place].hand(self._left[0]):
                 self._left.popleft()
                 self._turn = place + 1
-        self._accept_if(not self._closed and not self._left and self._choose() is not None)
+        waits = self._closed or self._left or asyncio.get_running_loop().time() < self._not_before
+        self._accept_if(not waits and self._choose() is not None)
 
     def give_back(self, connections: Iterable[socket.socket]) -> None:
         """Hand connections out again that a worker did not take."""
@@ -245,6 +247,10 @@ class Gate:
             else:
                 loop.remove_reader(listener)
 
+    def _go_on(self) -> None:
+        self._not_before = 0.0  # a timer may come a little early
+        self.look()
+
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(AT_ONCE):
             try:
@@ -255,8 +261,10 @@ class Gate:
                 if error.errno not in _NO_ROOM:
                     raise
                 log.error("cannot accept", extra={"error": str(error)})
+                loop = asyncio.get_running_loop()
+                self._not_before = loop.time() + PAUSE_S
                 self._accept_if(False)
-                asyncio.get_running_loop().call_later(PAUSE_S, self.look)
+                loop.call_at(self._not_before, self._go_on)
                 return
             self._left.append(_prepared(connection))
             self.look()
