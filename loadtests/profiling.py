@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asgi import call, must, ready
 from process import machine
 
 from handful_service.app import create_app
@@ -69,33 +70,6 @@ def workloads() -> Iterator[Workload]:
     yield Workload("adaptation", "sinusoids-bayes", {"inputs": [[0.3]], "adaptation": "one"}, (put,))
     yield Workload("inline support of 5", "sinusoids-bayes", {"inputs": [[0.3]], "support": curve})
     yield Workload("known task, a drawing", "omniglot-maml", {"inputs": [drawing], "task": {"id": "alphabet-1"}})
-
-
-async def call(app: Any, method: str, path: str, body: bytes) -> tuple[int, bytes]:
-    """The status and the body of an answer."""
-    sent: list[dict[str, Any]] = []
-    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
-
-    async def receive() -> dict[str, Any]:
-        return next(messages)
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
-        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 2), "headers": [(b"content-type", b"application/json"), (b"host", b"handful")],
-    }  # fmt: skip
-    await app(scope, receive, send)
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
-
-
-async def must(app: Any, method: str, path: str, body: dict[str, Any]) -> None:
-    """Make a call that must succeed."""
-    status, answer = await call(app, method, path, json.dumps(body).encode())
-    if status not in (200, 201):
-        raise RuntimeError(f"{method} {path}: {status} {answer.decode()}")
 
 
 async def timed(app: Any, work: Workload, calls: int) -> list[float]:
@@ -153,15 +127,6 @@ async def main(arguments: argparse.Namespace) -> None:
             figures = {work.name: await measure(app, work) for work in workloads()}
     print(json.dumps({"machine": machine(), "form": arguments.form, "workloads": figures}, indent=1))
     print(table(figures))
-
-
-async def ready(app: Any) -> None:
-    """Return when the bundles are loaded and checked."""
-    for _ in range(2400):
-        if (await call(app, "GET", "/health/ready", b""))[0] == 200:
-            return
-        await asyncio.sleep(0.05)
-    raise RuntimeError("not ready within two minutes")
 
 
 def make_app(arguments: argparse.Namespace, folder: str) -> Any:

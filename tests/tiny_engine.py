@@ -13,6 +13,7 @@ from handful_service.bundle.bundle import Bundle
 from handful_service.cache import StateCache
 from handful_service.engine.engine import Engine, EngineLimits
 from handful_service.engine.runtime import runtime_settings
+from handful_service.engine.scheduler import Scheduler
 from handful_service.engine.slots import SlotTables
 from handful_service.task import Arrays, SupportSet
 
@@ -30,7 +31,9 @@ class Running:
 
 
 @contextmanager
-def running(bundle: Path, tiny: Tiny, tables: type[SlotTables] = SlotTables, **limits: int) -> Iterator[Running]:
+def running(
+    bundle: Path, tiny: Tiny, tables: type[SlotTables] = SlotTables, inline_ms: float = 5.0, **limits: int
+) -> Iterator[Running]:
     """The engine of a bundle that was built from `tiny`; `limits` as in `EngineLimits`."""
     opened, batches = Bundle.open(bundle), []
     slots = tables(opened.manifest.state, 100)
@@ -39,7 +42,7 @@ def running(bundle: Path, tiny: Tiny, tables: type[SlotTables] = SlotTables, **l
             opened,
             runtime_settings("cpu", 1),
             tables=slots,
-            executor=executor,
+            scheduler=Scheduler(executor, 2, inline_s=inline_ms / 1000),
             limits=EngineLimits(**limits),
             on_batch=lambda graph, rows: batches.append((graph, rows)),
         )

@@ -19,7 +19,7 @@ from .assembly import build_service
 from .auth import Guard
 from .door import Door, DoorLimits
 from .metrics import Metrics
-from .problems import METHOD_NOT_ALLOWED, body, explained, problem_body, problem_response
+from .problems import METHOD_NOT_ALLOWED, body, explained, problem_body, problem_response, retry_after_s
 from .routes import adaptations, health, models, predict
 from .routes.bodies import add_schemas, add_security, invalid
 from .routes.common import PROBLEM_ANSWERS, deadline
@@ -59,8 +59,10 @@ def create_app(
         yield
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
-        if app.state.service is not None:
-            await app.state.service.close()
+        # FastAPI keeps every app for ever, in a cache of its routes: what is heavy must not hang on it.
+        service, app.state.service = app.state.service, None
+        if service is not None:
+            await service.close()
 
     app = FastAPIOffline(
         title="Handful",
@@ -121,7 +123,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 async def _handful_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.HandfulError)  # noqa: S101 (for the type checker)
-    return problem_response(problem_body(error), request.state.request_id)
+    return problem_response(problem_body(error), request.state.request_id, retry_after_s(error))
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

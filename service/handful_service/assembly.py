@@ -11,10 +11,12 @@ from .cache import StateCache
 from .codecs.decode import tokenizer_of
 from .engine.engine import Engine, EngineLimits
 from .engine.runtime import RuntimeSettings, runtime_settings
+from .engine.scheduler import Scheduler
 from .engine.slots import SlotTables
 from .metrics import Metrics
 from .predictor.adapting import Adaptations
 from .predictor.golden import check_descriptors, check_golden_requests
+from .predictor.learning import RepeatedSupports
 from .predictor.models import Model, Models, Served
 from .predictor.predicting import Predictor
 from .predictor.states import States
@@ -78,14 +80,17 @@ async def build_service(settings: Settings, metrics: Metrics) -> Service:
     log.info("runtime", extra=runtime.as_dict())
     runs = ThreadPoolExecutor(runtime.threads, "handful-run")
     decoder = ThreadPoolExecutor(DECODERS, "handful-decode")
+    scheduler = Scheduler(
+        runs, runtime.threads, inline_s=settings.inline_ms / 1000, max_queued_s=settings.max_queued_ms / 1000
+    )
     try:
-        models, store = await _load_and_open(settings, runtime, runs, metrics)
+        models, store = await _load_and_open(settings, runtime, scheduler, metrics)
     except BaseException:
         runs.shutdown()
         decoder.shutdown()
         raise
     states = States(store, decoder)
-    predictor = Predictor(models, states, decoder)
+    predictor = Predictor(models, states, decoder, RepeatedSupports(settings.support_cache_bytes))
     adaptations = Adaptations(models, store, states, settings.retention)
     service = Service(
         models=models,
@@ -111,11 +116,11 @@ async def build_service(settings: Settings, metrics: Metrics) -> Service:
 
 
 async def _load_and_open(
-    settings: Settings, runtime: RuntimeSettings, runs: ThreadPoolExecutor, metrics: Metrics
+    settings: Settings, runtime: RuntimeSettings, scheduler: Scheduler, metrics: Metrics
 ) -> tuple[Models, AsyncStore]:
     """The models and the store, made beside each other: at the first start its tables take as long as a few bundles."""
     models, store = await asyncio.gather(
-        asyncio.to_thread(_load, settings, runtime, runs, metrics),
+        asyncio.to_thread(_load, settings, runtime, scheduler, metrics),
         asyncio.to_thread(Store, settings.store),
         return_exceptions=True,
     )
@@ -142,13 +147,13 @@ async def _check_one(predictor: Predictor, served: Served, decoder: Executor) ->
         await check_golden_requests(predictor, served)
 
 
-def _load(settings: Settings, runtime: RuntimeSettings, runs: ThreadPoolExecutor, metrics: Metrics) -> Models:
+def _load(settings: Settings, runtime: RuntimeSettings, scheduler: Scheduler, metrics: Metrics) -> Models:
     """Every bundle of the repository, opened and run beside each other: much of it is digests and ONNX Runtime."""
-    limits = EngineLimits(settings.max_batch_rows, settings.max_queued_rows, settings.inline_ms)
+    limits = EngineLimits(settings.max_batch_rows, settings.max_queued_rows)
 
     def make(bundle: Bundle) -> Served:
         with naming(bundle.folder):
-            return serve(bundle, runtime, runs, metrics=metrics, limits=limits, budget=budget)
+            return serve(bundle, runtime, scheduler, metrics=metrics, limits=limits, budget=budget)
 
     with ThreadPoolExecutor(runtime.threads, "handful-load") as workers:
         published = open_repository(settings.bundles, workers)
@@ -166,7 +171,7 @@ def _load(settings: Settings, runtime: RuntimeSettings, runs: ThreadPoolExecutor
 def serve(
     bundle: Bundle,
     runtime: RuntimeSettings,
-    runs: ThreadPoolExecutor,
+    scheduler: Scheduler,
     *,
     metrics: Metrics,
     limits: EngineLimits,
@@ -180,7 +185,7 @@ def serve(
     slots = max(MIN_SLOTS, budget // (bundle.manifest.state_bytes + ENTRY_BYTES))
     tables = SlotTables(bundle.manifest.state, slots)
     engine = Engine(
-        bundle, runtime, tables=tables, executor=runs, limits=limits, on_batch=metrics.batch_observer(bundle.name)
+        bundle, runtime, tables=tables, scheduler=scheduler, limits=limits, on_batch=metrics.batch_observer(bundle.name)
     )
     engine.check_golden()
     return Served(bundle, engine, StateCache(tables), tokenizer_of(bundle.manifest, bundle.files))

@@ -13,11 +13,13 @@ from .assembly import serve
 from .bundle.bundle import Bundle
 from .engine.engine import EngineLimits
 from .engine.runtime import runtime_settings
+from .engine.scheduler import Scheduler
 from .errors import HandfulError
 from .metrics import Metrics
 from .predictor.golden import check_descriptors, check_golden_requests
 from .predictor.models import Model, Models
-from .predictor.predicting import NoStates, Predictor
+from .predictor.pinning import NoStates
+from .predictor.predicting import Predictor
 from .problems import problem_body
 
 CHECK_SLOTS_BYTES = 2**20
@@ -71,7 +73,9 @@ async def check(folder: Path) -> dict[str, Any]:
     bundle = Bundle.open(folder)
     runtime = runtime_settings("cpu", 0)
     with ThreadPoolExecutor(1) as executor:
-        served = serve(bundle, runtime, executor, metrics=Metrics(), limits=EngineLimits(), budget=CHECK_SLOTS_BYTES)
+        served = serve(
+            bundle, runtime, Scheduler(executor), metrics=Metrics(), limits=EngineLimits(), budget=CHECK_SLOTS_BYTES
+        )
         models = Models({bundle.name: Model(bundle.name, {bundle.version: served}, {})})
         await check_descriptors(served, executor)
         await check_golden_requests(Predictor(models, NoStates(), executor), served)

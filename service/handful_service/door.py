@@ -16,8 +16,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import errors
+from .engine.calls import CALL, Call
 from .metrics import Metrics
-from .problems import INTERNAL, METHOD_NOT_ALLOWED, body, problem_body, problem_response
+from .patience import Passage, Patience
+from .problems import INTERNAL, METHOD_NOT_ALLOWED, RETRY_AFTER_S, body, problem_answer, problem_body, retry_after_s
 
 log = logging.getLogger("handful.access")
 crash_log = logging.getLogger("handful.crash")
@@ -40,16 +42,6 @@ class DoorLimits:
     deadline_ms: int
 
 
-@dataclass(slots=True)
-class _Passage:
-    """One request on its way through."""
-
-    request_id: str
-    started: float
-    status: int = 0
-    answered: bool = False
-
-
 class Door:
     """The middleware.
 
@@ -66,6 +58,7 @@ class Door:
         self._metrics = metrics
         self._exempt = exempt
         self._in_flight = 0
+        self._patience = Patience(limits.deadline_ms / 1000)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -75,39 +68,48 @@ class Door:
         # Nothing is given in parts, and Starlette refuses an odd range in plain text.
         scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"range"]
         headers = dict(scope["headers"])
-        passage = _Passage(_request_id(headers), time.monotonic())
+        started = time.monotonic()
+        passage = Passage(_request_id(headers), started, Call(started + self._limits.deadline_ms / 1000))
         scope.setdefault("state", {})["request_id"] = passage.request_id
+        token = CALL.set(passage.call)
         self._in_flight += 1
         self._metrics.in_flight.inc()
         try:
             await self._pass(scope, receive, _sender(send, passage), passage, headers)
         finally:
+            CALL.reset(token)
+            self._patience.finish(passage)
             self._in_flight -= 1
             self._metrics.in_flight.dec()
             self._record(scope, passage)
 
     async def _pass(
-        self, scope: Scope, receive: Receive, send: Send, passage: _Passage, headers: dict[bytes, bytes]
+        self, scope: Scope, receive: Receive, send: Send, passage: Passage, headers: dict[bytes, bytes]
     ) -> None:
+        retry_s = RETRY_AFTER_S
         try:
             self._admit(scope, headers)
-            async with asyncio.timeout(self._deadline_s(headers)):
-                await self._app(scope, _limited(receive, self._limits.max_body_bytes), send)
+            self._patience.begin(passage, self._own_deadline_s(headers), receive)
+            try:
+                await self._app(scope, _limited(receive, self._limits.max_body_bytes, passage), send)
+            except asyncio.CancelledError:
+                passage.explain()
+                raise
         except errors.HandfulError as error:
-            problem = problem_body(error)
+            problem, retry_s = problem_body(error), retry_after_s(error)
         except ClientDisconnect:
             passage.status = CLIENT_GONE  # for the log and the metrics: nobody is left to answer
             return
-        except TimeoutError:
-            waited = round(1000 * (time.monotonic() - passage.started))
-            problem = problem_body(errors.DeadlineExceeded(f"not ready after {waited} ms", field="X-Deadline-Ms"))
         except Exception:  # the last resort: the text goes to the log only
             crash_log.exception("request failed", extra={"request_id": passage.request_id})
             problem = body(INTERNAL, "an error that is the server's own; the log has it under the request id")
         else:
             return
         if not passage.answered:
-            await problem_response(problem, passage.request_id)(scope, receive, send)
+            status, told, content = problem_answer(problem, passage.request_id, retry_s)
+            pairs = [(name.encode("ascii"), value.encode("ascii")) for name, value in told.items()]
+            await send({"type": "http.response.start", "status": status, "headers": pairs})
+            await send({"type": "http.response.body", "body": content})
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
         if self._in_flight > self._limits.max_in_flight and not self._exempt(scope["path"]):
@@ -116,10 +118,10 @@ class Door:
         if length.isdigit() and int(length) > self._limits.max_body_bytes:
             raise _too_large(int(length), self._limits.max_body_bytes)
 
-    def _deadline_s(self, headers: dict[bytes, bytes]) -> float:
+    def _own_deadline_s(self, headers: dict[bytes, bytes]) -> float | None:
         value = headers.get(b"x-deadline-ms")
         if value is None:
-            return self._limits.deadline_ms / 1000
+            return None
         if not _DEADLINE.match(value) or not 1 <= int(value) <= self._limits.deadline_ms:
             raise errors.RequestInvalid(
                 "is not a number of milliseconds in range",
@@ -128,7 +130,7 @@ class Door:
             )
         return int(value) / 1000
 
-    def _record(self, scope: Scope, passage: _Passage) -> None:
+    def _record(self, scope: Scope, passage: Passage) -> None:
         seconds = time.monotonic() - passage.started
         route = getattr(scope.get("route"), "path", None) or "unmatched"
         # Only methods that a route has are labels: others are the client's invention, without end.
@@ -153,7 +155,7 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
     return given.decode("ascii") if _REQUEST_ID.match(given) else uuid4().hex
 
 
-def _sender(send: Send, passage: _Passage) -> Send:
+def _sender(send: Send, passage: Passage) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             passage.answered = True
@@ -167,7 +169,7 @@ def _sender(send: Send, passage: _Passage) -> Send:
     return sending
 
 
-def _limited(receive: Receive, limit: int) -> Receive:
+def _limited(receive: Receive, limit: int, passage: Passage) -> Receive:
     received = 0
 
     async def receiving() -> Message:
@@ -176,6 +178,7 @@ def _limited(receive: Receive, limit: int) -> Receive:
         received += len(message.get("body", b""))
         if received > limit:
             raise _too_large(received, limit)
+        passage.complete = not message.get("more_body", False)
         return message
 
     return receiving

@@ -109,7 +109,17 @@ class CapacityError(HandfulError):
 
 
 class Overloaded(CapacityError):
-    """A queue is full."""
+    """A queue is full.
+
+    Attributes:
+        retry_after_s: Seconds until what waits is probably done; None where nobody knows.
+    """
+
+    def __init__(
+        self, detail: str, *, field: str | None = None, allowed: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(detail, field=field, allowed=allowed)
+        self.retry_after_s = retry_after_s
 
 
 class NotReady(CapacityError):

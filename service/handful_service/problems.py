@@ -1,6 +1,7 @@
 """Errors to RFC 9457 problem documents: the one table of HTTP statuses."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -81,11 +82,25 @@ def body(problem: Problem, detail: str) -> dict[str, Any]:
     return {"type": TYPE_PREFIX + problem.slug, "title": problem.title, "status": problem.status, "detail": detail}
 
 
-def problem_response(members: Mapping[str, Any], request_id: str) -> Response:
-    """A problem document as a response."""
+def retry_after_s(error: errors.HandfulError) -> int:
+    """Whole seconds after which to try again: until what waits is done, where that is known."""
+    known = error.retry_after_s if isinstance(error, errors.Overloaded) else None
+    return max(RETRY_AFTER_S, math.ceil(known or 0))
+
+
+def problem_answer(
+    members: Mapping[str, Any], request_id: str, retry_s: int = RETRY_AFTER_S
+) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and content of the answer that a problem document is."""
     status = int(members["status"])
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else {}
+    headers = {"retry-after": str(retry_s)} if status in (429, 503) else {}
     if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers["www-authenticate"] = "Bearer"
     content = json.dumps({**members, "request_id": request_id}, ensure_ascii=False).encode("utf-8", "replace")
+    return status, headers | {"content-length": str(len(content)), "content-type": MEDIA_TYPE}, content
+
+
+def problem_response(members: Mapping[str, Any], request_id: str, retry_s: int = RETRY_AFTER_S) -> Response:
+    """A problem document as a response."""
+    status, headers, content = problem_answer(members, request_id, retry_s)
     return Response(content, status, headers, MEDIA_TYPE)

@@ -38,16 +38,6 @@ class Wire(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            for key in data.keys() - cls.model_fields.keys():
-                raise PydanticCustomError(
-                    "unknown_key", "unknown key {key}", {"key": repr(key), "allowed": ", ".join(cls.model_fields)}
-                )
-        return data
-
 
 class SupportExample(Wire):
     """A labelled example of a support set."""
@@ -160,7 +150,7 @@ class PredictRequest(Wire):
     inputs: list[Any] | None = Field(None, min_length=1, description="Raw inputs, all of one task.")
     task: TaskName | None = Field(None, description="A described task; beside `support` where the model takes both.")
     adaptation: Id | None = Field(None, description="A stored adaptation.")
-    support: list[SupportExample] | None = Field(None, description="A support set; nothing is kept.")
+    support: list[SupportExample] | None = Field(None, description="A support set; nothing is stored.")
     rows: list[RowRequest] | None = Field(None, min_length=1, description="Inputs that each name their task.")
     partial: bool = Field(False, description="With `rows`: each answers or fails alone.")
     version: Version | None = Field(None, description="A number, or a label such as `stable`; default: the newest.")

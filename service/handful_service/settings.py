@@ -60,8 +60,20 @@ class Settings(BaseSettings):
         ge=2**20,
         description="Bytes for the task states of all bundles and workers; touched only as they fill.",
     )
+    support_cache_bytes: int = Field(
+        32 * 2**20,
+        ge=0,
+        description="Bytes for what the latest support sets of predict calls came to, so that a call with the same one "
+        "does not learn again; in memory alone; 0 keeps none.",
+    )
     max_batch_rows: int = Field(256, ge=1, le=65536, description="Rows of one graph run.")
     max_queued_rows: int = Field(4096, ge=1, description="Rows that may wait per graph before calls are refused.")
+    max_queued_ms: float = Field(
+        500.0,
+        gt=0,
+        description="Predicted milliseconds of graph runs that may wait in a burst before calls are refused; a tenth "
+        "of it where the queue does not empty.",
+    )
     max_rows_per_call: int = Field(1024, ge=1, description="Inputs or rows of one predict call.")
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="Bytes of a request body.")
     max_in_flight: int = Field(

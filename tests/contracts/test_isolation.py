@@ -82,13 +82,15 @@ class Rolled(Slow):
 
 
 @contextmanager
-def served_with(tables: type[Slow], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    """The app with other slot tables; at the end, tasks must have shared batches."""
+def served_with(
+    tables: type[Slow], folder: Path, monkeypatch: pytest.MonkeyPatch, *, batches: int = 3
+) -> Iterator[Api]:
+    """The app with other slot tables, which learns every support set anew; at the end, tasks must have shared batches."""
     monkeypatch.setattr("handful_service.assembly.SlotTables", tables)
     monkeypatch.setattr(tables, "mixed", 0)
-    with in_process(folder) as api:
+    with in_process(folder, support_cache_bytes=0) as api:
         yield api
-    assert tables.mixed >= 3
+    assert tables.mixed >= batches
 
 
 def test_contradictory_tasks_answered_at_once_answer_as_if_alone(
@@ -108,7 +110,7 @@ def test_a_gather_that_takes_the_neighbours_state_is_caught(
 def test_contradictory_tasks_as_rows_of_one_call_answer_as_if_alone(
     glyphs: Glyphs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with served_with(Slow, tmp_path, monkeypatch) as api:
+    with served_with(Slow, tmp_path, monkeypatch, batches=1) as api:
         bodies = [body for _, _, body in calls(api, glyphs)]
         rows = [{"input": body["inputs"][0], **_task(body)} for body in bodies]
         alone = [scores(api.predict(**{**body, "inputs": body["inputs"][:1]}))[0] for body in bodies]

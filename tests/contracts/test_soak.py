@@ -5,8 +5,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Hashable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +51,15 @@ class Rolled(Counting):
 class Timeless(StateCache):
     """Wrong: takes a state out of the cache whatever its revision."""
 
-    @asynccontextmanager
-    async def pinned(self, key: Hashable, load: Load) -> AsyncIterator[Held]:
-        place = key[:2] if isinstance(key, tuple) and isinstance(key[0], Key) else key
-        async with super().pinned(place, load) as held:
-            yield held
+    def find(self, key: Hashable) -> Held | None:
+        return super().find(_timeless(key))
+
+    async def pin(self, key: Hashable, load: Load) -> Held:
+        return await super().pin(_timeless(key), load)
+
+
+def _timeless(key: Hashable) -> Hashable:
+    return key[:2] if isinstance(key, tuple) and isinstance(key[0], Key) else key
 
 
 class Loose(StateCache):

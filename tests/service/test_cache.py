@@ -1,8 +1,8 @@
 """Task states in slots."""
 
 import asyncio
-from collections.abc import Hashable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Hashable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import numpy as np
 import pytest
@@ -38,8 +38,20 @@ def held_by(tables: SlotTables, held: Held) -> float:
     return float(tables.gather([held.slot])["v"][0, 0])
 
 
+@asynccontextmanager
+async def pinned(states: StateCache, key: Hashable, how: Load) -> AsyncIterator[Held]:
+    with states.pins() as pins:
+        yield await pins.pin(key, how)
+
+
+@asynccontextmanager
+async def borrowed(states: StateCache, of: TaskState) -> AsyncIterator[Held]:
+    with states.pins() as pins:
+        yield pins.borrow(of)
+
+
 async def use(states: StateCache, key: Hashable, how: Load) -> Held:
-    async with states.pinned(key, how) as held:
+    async with pinned(states, key, how) as held:
         return held
 
 
@@ -75,16 +87,16 @@ def test_the_least_recently_used_goes_first() -> None:
 def test_a_pinned_state_is_never_evicted_and_with_all_pinned_a_call_is_refused() -> None:
     async def go() -> None:
         states, tables = cache(2)
-        async with states.pinned("a", load(1)) as first:
+        async with pinned(states, "a", load(1)) as first:
             for number in range(10, 20):
                 await use(states, number, load(number))
             assert held_by(tables, first) == 1
-            async with states.pinned("a", load(99)) as again, states.borrowed(state(5)) as other:
+            async with pinned(states, "a", load(99)) as again, borrowed(states, state(5)) as other:
                 assert (again.slot, held_by(tables, other)) == (first.slot, 5)
                 with pytest.raises(Overloaded, match="all 2 slots"):
                     await use(states, "b", load(2))
                 with pytest.raises(Overloaded, match="all 2 slots"):
-                    async with states.borrowed(state(6)):
+                    async with borrowed(states, state(6)):
                         pass
         assert held_by(tables, await use(states, "b", load(2))) == 2
 
@@ -94,8 +106,8 @@ def test_a_pinned_state_is_never_evicted_and_with_all_pinned_a_call_is_refused()
 def test_another_revision_is_another_state_even_while_the_old_one_is_in_use() -> None:
     async def go() -> None:
         states, tables = cache(3)
-        async with states.pinned(("a", 1), load(1)) as old:
-            async with states.pinned(("a", 2), load(2)) as new:
+        async with pinned(states, ("a", 1), load(1)) as old:
+            async with pinned(states, ("a", 2), load(2)) as new:
                 assert (held_by(tables, old), held_by(tables, new)) == (1, 2)
             assert held_by(tables, old) == 1
 
@@ -157,7 +169,7 @@ def test_a_state_of_the_wrong_shape_costs_no_slot() -> None:
         states, tables = cache(1)
         for _ in range(3):
             with pytest.raises(ValueError, match="broadcast"):
-                async with states.borrowed(TaskState({"v": np.zeros(5)}, Labels(()), 0)):
+                async with borrowed(states, TaskState({"v": np.zeros(5)}, Labels(()), 0)):
                     pass
         assert held_by(tables, await use(states, "a", load(1))) == 1
 
@@ -178,13 +190,13 @@ def test_after_any_history_every_key_has_its_own_state(steps: list[tuple[str, in
                 await pins.pop(number)[0].aclose()
             elif what == "pin" and number not in pins and len(pins) < 3:
                 stack = AsyncExitStack()
-                pins[number] = (stack, await stack.enter_async_context(states.pinned(number, load(number))))
+                pins[number] = (stack, await stack.enter_async_context(pinned(states, number, load(number))))
             elif what == "borrow":
-                async with states.borrowed(state(100 + number)) as held:
+                async with borrowed(states, state(100 + number)) as held:
                     assert held_by(tables, held) == 100 + number
             elif what == "fail":
                 with pytest.raises(Failed):
-                    async with states.pinned(number, load(number)):
+                    async with pinned(states, number, load(number)):
                         raise Failed
             else:
                 assert held_by(tables, await use(states, number, load(number))) == number
@@ -193,7 +205,7 @@ def test_after_any_history_every_key_has_its_own_state(steps: list[tuple[str, in
         for stack, _ in pins.values():
             await stack.aclose()
         async with AsyncExitStack() as stack:  # nothing leaked: all slots can be in use at once
-            found = [await stack.enter_async_context(states.borrowed(state(n))) for n in range(4)]
+            found = [await stack.enter_async_context(borrowed(states, state(n))) for n in range(4)]
             assert [held_by(tables, held) for held in found] == [0, 1, 2, 3]
 
     asyncio.run(go())

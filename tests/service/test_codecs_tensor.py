@@ -13,7 +13,7 @@ from tests.tiny import Tiny, manifest
 
 from handful_service.bundle.manifest import InputSpec, Manifest
 from handful_service.codecs.decode import decode_inputs
-from handful_service.codecs.tensor import decode_tensor
+from handful_service.codecs.tensor import decode_tensors
 from handful_service.errors import HandfulError, InputInvalid
 
 FLOATS = InputSpec(dtype="float32", axes=(2, 3), kind="tensor")
@@ -31,7 +31,7 @@ FINITE = hnp.arrays(np.float32, (2, 3), elements=st.floats(width=32, allow_nan=F
 
 
 def decode(value: Any, spec: InputSpec = FLOATS, norm: float | None = None) -> np.ndarray:
-    return decode_tensor(value, spec, norm=norm, field="inputs[0]")
+    return decode_tensors([value], spec, norm=norm, fields=["inputs[0]"])[0]
 
 
 def outcome(value: Any, spec: InputSpec) -> np.ndarray | HandfulError:

@@ -17,10 +17,12 @@ from handful_service.cache import StateCache
 from handful_service.codecs.decode import tokenizer_of
 from handful_service.engine.engine import Engine, EngineLimits
 from handful_service.engine.runtime import runtime_settings
+from handful_service.engine.scheduler import Scheduler
 from handful_service.engine.slots import SlotTables
 from handful_service.predictor.describing import MAX_KEY_BYTES, Described
 from handful_service.predictor.models import Model, Models, Served
-from handful_service.predictor.predicting import NoStates, PredictOptions, Predictor
+from handful_service.predictor.pinning import NoStates
+from handful_service.predictor.predicting import PredictOptions, Predictor
 from handful_service.predictor.refs import Ask, ByTask, Named
 from handful_service.task import Caller, Labels
 
@@ -54,7 +56,7 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[On]:
             bundle = Bundle.open(folder)
             tables = SlotTables(bundle.manifest.state, 8)
             engine = Engine(
-                bundle, runtime_settings("cpu", 1), tables=tables, executor=runs, limits=EngineLimits(),
+                bundle, runtime_settings("cpu", 1), tables=tables, scheduler=Scheduler(runs), limits=EngineLimits(),
                 on_batch=lambda graph, rows: batches.append((graph, rows)),
             )  # fmt: skip
             tokenizer = tokenizer_of(bundle.manifest, bundle.files)

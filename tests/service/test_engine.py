@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,8 @@ async def answer(on: Running, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The logits of some inputs, for the task in which input `i` has the label `y[i]`: the way of a request."""
     features = await on.engine.encode({"x": x})
     phi = await adapt(on, SupportSet(features, y, np.ones(len(y), np.float32)))
-    async with on.cache.borrowed(TaskState(phi, Labels(()), 1)) as held:
+    with on.cache.pins() as pins:
+        held = pins.borrow(TaskState(phi, Labels(()), 1))
         return await on.engine.predict(features, [held.slot] * len(x))
 
 
@@ -77,7 +77,8 @@ def test_states_in_the_cache_answer_as_borrowed_ones(one: Running) -> None:
         async def load() -> TaskState:
             return TaskState(await adapt(one, supports[number]), Labels(()), 1)
 
-        async with one.cache.pinned(number, load) as held:
+        with one.cache.pins() as pins:
+            held = await pins.pin(number, load)
             return await one.engine.predict(query, [held.slot])
 
     async def go() -> list[np.ndarray]:
@@ -211,10 +212,10 @@ def test_a_cancelled_call_gives_its_slot_back_and_its_neighbours_their_own_answe
                 await asyncio.sleep(0)
             call.cancel()
         results = await asyncio.gather(*calls, return_exceptions=True)
-        async with AsyncExitStack() as stack:  # all 100 slots are free again
+        with one.cache.pins() as pins:  # all 100 slots are free again
             state = TaskState(await adapt(one, drawn(one.tiny, 0, 3)), Labels(()), 1)
             for _ in range(100):
-                await stack.enter_async_context(one.cache.borrowed(state))
+                pins.borrow(state)
         return list(results)
 
     features, weight = one.tiny.features(x), np.ones(8, np.float32)

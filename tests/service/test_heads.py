@@ -98,7 +98,7 @@ def test_what_it_cannot_answer_the_store_does(monkeypatch: pytest.MonkeyPatch, t
         monkeypatch.setattr(heads, "MOST", 0)
         assert await face.heads([ALICE]) == {ALICE: revision}
         monkeypatch.setattr(heads, "MOST", 64)
-        monkeypatch.setattr(heads, "_HEAD", "SELECT nothing FROM nowhere WHERE ? = ? OR ? = 1")
+        monkeypatch.setattr(heads, "_HEADS", "SELECT nothing FROM nowhere WHERE ? = ? AND id IN ")
         assert await face.heads([ALICE]) == {ALICE: revision}
         await face.close()
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from handful_service.bundle.outputs import LabelsOutput
-from handful_service.errors import InputInvalid, NotAccepted
-from handful_service.predictor.reading import LabelsAnswer, ReadOptions, read
+from handful_service.errors import NotAccepted
+from handful_service.predictor.reading import LabelsAnswer, Reading, ReadOptions, check_options, read
 from handful_service.task import Labels
 
 NAMES = ("a", "b", "c")
@@ -21,7 +21,8 @@ CALIBRATED = LabelsOutput.model_validate(
 
 
 def answer(y: Any, output: LabelsOutput = PLAIN, **options: Any) -> LabelsAnswer:
-    (found,) = read(np.array([y], np.float32), Labels(NAMES), 1, output, ReadOptions(**options), ["inputs[0]"])
+    check_options(output, ReadOptions(**options))
+    (found,) = read(np.array([y], np.float32), Reading(output, Labels(NAMES), 1), ReadOptions(**options))
     assert isinstance(found, LabelsAnswer)
     return found
 
@@ -57,9 +58,8 @@ def test_what_such_an_answer_has_not_is_refused() -> None:
     with pytest.raises(NotAccepted) as refused:
         answer([[1.0, 2.0, 3.0]], CALIBRATED, confidence=0.9)
     assert refused.value.field == "options.confidence"
-    with pytest.raises(InputInvalid) as lost:
-        answer([[1.0, float("nan"), 3.0]])
-    assert lost.value.field == "inputs[0]"
+    y = np.array([[[1.0, float("nan"), 3.0]]], np.float32)
+    assert read(y, Reading(PLAIN, Labels(NAMES), 1), ReadOptions()) == [None]
     assert answer([[-1e30, 1e30, 0.0]]).labels == ("b", "c")
 
 

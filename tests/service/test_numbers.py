@@ -20,14 +20,13 @@ from handful_service.checking import check
 from handful_service.engine.slots import SlotTables
 from handful_service.errors import (
     BundleInvalid,
-    InputInvalid,
     NotAccepted,
     RequestInvalid,
     SupportSetInvalid,
     TaskConflict,
 )
 from handful_service.predictor.labelling import labelling
-from handful_service.predictor.reading import NumberAnswer, ReadOptions, read
+from handful_service.predictor.reading import NumberAnswer, Reading, ReadOptions, check_options, not_finite, read
 from handful_service.store.values import label_text, text_label
 from handful_service.task import Labels
 
@@ -42,7 +41,9 @@ FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 def one(y: Any, where: Manifest = PLAIN, shots: float = 1, **options: Any) -> NumberAnswer:
-    (answer,) = read(np.array([y], np.float32), Labels(()), shots, where.output, ReadOptions(**options), ["inputs[0]"])
+    check_options(where.output, ReadOptions(**options))
+    reading = Reading(where.output, Labels(()), shots)
+    (answer,) = read(np.array([y], np.float32), reading, ReadOptions(**options))
     assert isinstance(answer, NumberAnswer)
     return answer
 
@@ -148,8 +149,10 @@ def test_what_is_not_finite_is_refused_and_never_answered(broken: list[float]) -
     if np.isfinite(broken).all() and broken[1] < 709:
         assert np.isfinite(one([broken]).interval).all()
         return
-    with pytest.raises(InputInvalid, match=r"^inputs\[1\]: gives a number that is not finite"):
-        read(y, Labels(()), 1, PLAIN.output, ReadOptions(), ["inputs[0]", "inputs[1]"])
+    reading = Reading(PLAIN.output, Labels(()), 1)
+    first, second = read(y, reading, ReadOptions())
+    assert (first is None, second is None) == (False, True)
+    assert str(not_finite(reading, "inputs[1]")).startswith("inputs[1]: gives a number that is not finite")
 
 
 @pytest.mark.parametrize("label", ["7", "", True, False, None, [1.0]])

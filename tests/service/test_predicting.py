@@ -13,6 +13,7 @@ from handful_service.assembly import serve
 from handful_service.bundle.bundle import Bundle
 from handful_service.engine.engine import EngineLimits
 from handful_service.engine.runtime import runtime_settings
+from handful_service.engine.scheduler import Scheduler
 from handful_service.errors import (
     AdaptationNotFound,
     HandfulError,
@@ -24,7 +25,8 @@ from handful_service.errors import (
 )
 from handful_service.metrics import Metrics
 from handful_service.predictor.models import Model, Models
-from handful_service.predictor.predicting import NoStates, Outcome, PredictOptions, Predictor
+from handful_service.predictor.pinning import NoStates
+from handful_service.predictor.predicting import Outcome, PredictOptions, Predictor
 from handful_service.predictor.refs import Ask, Base, ByAdaptation, BySupport
 from handful_service.predictor.supports import Labelled
 from handful_service.task import Caller
@@ -43,7 +45,7 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Predictor]:
         models = {}
         for tiny in (FIXED, OPEN):
             bundle = Bundle.open(build(root, tiny))
-            served = serve(bundle, runtime, runs, metrics=Metrics(), limits=EngineLimits(), budget=2**20)
+            served = serve(bundle, runtime, Scheduler(runs), metrics=Metrics(), limits=EngineLimits(), budget=2**20)
             models[tiny.name] = Model(tiny.name, {1: served}, {"stable": 1})
         yield Predictor(Models(models), NoStates(), runs)
 
@@ -113,15 +115,17 @@ def test_an_unknown_version_is_told_with_those_there_are(predictor: Predictor, v
     assert refused.value.allowed == "one of [1, 'stable']"
 
 
-def test_with_partial_each_ask_answers_or_fails_alone_and_without_it_the_first_failure_is_told(
+def test_with_partial_each_ask_answers_or_fails_alone_and_without_it_a_failure_is_told(
     predictor: Predictor,
 ) -> None:
     asks = [ask(by_support(SUPPORT), QUERY), ask(by_support(SUPPORT), "?"), ask(Base(), QUERY)]
     good, bad, base = predict(predictor, "open", *asks, partial=True)
     assert scores(good) == [pytest.approx(OPEN.scores(SUPPORT, np.array([QUERY]))[0], abs=1e-5)]
     assert (type(bad), type(base)) == (InputInvalid, NotAccepted)
-    with pytest.raises(InputInvalid):
+    with pytest.raises(NotAccepted):  # what is wrong with tasks is seen before what is wrong with inputs
         predict(predictor, "open", *asks)
+    with pytest.raises(InputInvalid):
+        predict(predictor, "open", *asks[:2])
 
 
 def test_a_missing_adaptation_may_answer_with_the_base(predictor: Predictor) -> None:

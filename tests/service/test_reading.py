@@ -10,14 +10,22 @@ from hypothesis.extra import numpy as hnp
 from tests.tiny import CALIBRATION, Tiny, manifest
 
 from handful_service.bundle.manifest import Manifest
-from handful_service.errors import InputInvalid, NotAccepted
-from handful_service.predictor.reading import ClassAnswer, ReadOptions, read
+from handful_service.errors import NotAccepted
+from handful_service.predictor.reading import (
+    FEW,
+    Answer,
+    ClassAnswer,
+    Reading,
+    ReadOptions,
+    check_options,
+    not_finite,
+    read,
+)
 from handful_service.task import Labels
 
 LOGITS = st.floats(-50, 50, width=32)
 NAMES = ("a", None, "c", "d", None, "f", None, "h")
 LABELS = Labels(NAMES)
-FIELDS = [f"inputs[{place}]" for place in range(4)]
 PRESENT = [0, 2, 3, 5, 7]
 
 
@@ -39,15 +47,22 @@ def softmax(y: np.ndarray) -> np.ndarray:
 
 
 def one(y: np.ndarray, where: Manifest = CALIBRATED, shots: float = 1, **options: Any) -> ClassAnswer:
-    (answer,) = read(y, LABELS, shots, where.output, ReadOptions(**options), ["inputs[0]"])
+    check_options(where.output, ReadOptions(**options))
+    (answer,) = answers(y, where, shots, **options)
+    assert isinstance(answer, ClassAnswer)
     return answer
+
+
+def answers(y: np.ndarray, where: Manifest = PLAIN, shots: float = 1, **options: Any) -> list[Answer | None]:
+    return read(y, Reading(where.output, LABELS, shots), ReadOptions(**options))
 
 
 @given(logits(members=3))
 def test_scores_are_the_mean_of_the_members_softmax_over_the_labels_that_are_there(y: np.ndarray) -> None:
-    answers = read(y, LABELS, 1, PLAIN.output, ReadOptions(), FIELDS)
-    assert len(answers) == len(y)
-    for row, answer in zip(y, answers, strict=True):
+    found = answers(y)
+    assert len(found) == len(y)
+    for row, answer in zip(y, found, strict=True):
+        assert isinstance(answer, ClassAnswer)
         want = dict(zip("acdfh", softmax(row[:, PRESENT]).mean(0), strict=True))
         assert answer.scores == pytest.approx(want)
         assert sum(want.values()) == pytest.approx(1)
@@ -93,7 +108,8 @@ def test_the_cell_of_the_calibration_is_the_nearest_lower_one_or_the_first(
 ) -> None:
     names = tuple("abcdefgh"[:ways]) + (None,) * (8 - ways)
     y = np.arange(8, dtype=np.float32)[None, None]
-    (answer,) = read(y, Labels(names), shots, CALIBRATED.output, ReadOptions(), FIELDS)
+    (answer,) = read(y, Reading(CALIBRATED.output, Labels(names), shots), ReadOptions())
+    assert isinstance(answer, ClassAnswer)
     want = softmax(y[0, 0, :ways] / np.float32(temperature))
     assert answer.scores == pytest.approx(dict(zip("abcdefgh", want, strict=False)))
 
@@ -130,11 +146,29 @@ def test_without_calibration_there_is_no_set_and_a_confidence_is_refused() -> No
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_no_numbers_are_refused_and_never_answered(broken: float) -> None:
-    y = np.zeros((4, 1, 8), np.float32)
+@pytest.mark.parametrize("members", [1, FEW])
+def test_logits_that_are_no_numbers_have_no_answer(broken: float, members: int) -> None:
+    y = np.zeros((4, members, 8), np.float32)
     y[2] = broken
-    with pytest.raises(InputInvalid, match=r"^inputs\[2\]: gives scores that are not finite"):
-        read(y, LABELS, 1, PLAIN.output, ReadOptions(), FIELDS)
+    assert [answer is None for answer in answers(y)] == [False, False, True, False]
+    error = not_finite(Reading(PLAIN.output, LABELS, 1), "inputs[2]")
+    assert str(error).startswith("inputs[2]: gives scores that are not finite")
+
+
+@given(logits(members=2), st.sampled_from([PLAIN, CALIBRATED]), st.integers(1, 9), st.floats(0.01, 0.99))
+def test_rows_of_few_logits_and_of_many_are_read_alike(
+    y: np.ndarray, where: Manifest, top: int, confidence: float
+) -> None:
+    many = np.tile(y, (1, FEW, 1))  # as many members as make numpy read them, with the same mean
+    options = {"top": top, "confidence": None if where is PLAIN else confidence}
+    for few, same in zip(answers(y, where, **options), answers(many, where, **options), strict=True):
+        assert isinstance(few, ClassAnswer)
+        assert isinstance(same, ClassAnswer)
+        assert sorted((few.scores or {}).values()) == pytest.approx(sorted((same.scores or {}).values()), abs=1e-12)
+        assert few.score == pytest.approx(same.score)
+        gap = np.diff(np.sort(list((answers(y, where)[0] or few).scores.values())))  # type: ignore[union-attr]
+        if len(y) == 1 and gap.size and gap.min() > 1e-9:
+            assert (few.label, list(few.scores or {})) == (same.label, list(same.scores or {}))
 
 
 def test_a_label_with_a_logit_of_minus_infinity_has_the_score_0() -> None:

@@ -1,6 +1,7 @@
 """Estimates of how long graph runs take."""
 
 import math
+from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,3 +50,55 @@ def test_one_run_that_the_machine_held_up_does_not_make_a_graph_slow_but_many_do
     for _ in range(5):
         times.record(1, 0.001)
     assert times.predicted_s(1) < 0.005
+
+
+def test_a_row_takes_what_it_takes_in_the_best_batch_and_no_more_is_claimed_than_was_tried() -> None:
+    times = RunTimes(256)
+    assert times.row_s == 0
+    times.record(4, 0.004)
+    assert times.row_s == 0.004 / 256
+    times.record(8, 0.008)
+    assert times.row_s == 0.001
+    fixed = RunTimes(256)
+    fixed.record(1, 0.020)
+    fixed.record(256, 0.030)
+    assert fixed.row_s == 0.030 / 256
+
+
+def linear(rows: int) -> float:
+    return 0.001 * rows
+
+
+def fixed(rows: int) -> float:
+    return 0.02 + 1e-6 * rows
+
+
+def settled(seconds: Callable[[int], float], waiting: int, most: int = 256) -> tuple[list[int], list[int]]:
+    """The rows of the first batches, and those after that, where so many rows always wait."""
+    times, sizes = RunTimes(most), []
+    times.record(2, seconds(2))
+    for _ in range(2000):
+        sizes.append(times.worthwhile_rows(min(waiting, most), 0.005))
+        times.record(sizes[-1], seconds(sizes[-1]))
+    return sizes[:10], sizes[10:]
+
+
+def test_a_graph_that_gains_nothing_from_larger_batches_is_run_in_short_ones_and_tried_again_now_and_then() -> None:
+    first, later = settled(linear, 256)
+    assert max(first) <= 7
+    assert set(later) == {3, 7}
+    assert later.count(7) <= 10
+
+
+def test_a_graph_whose_rows_become_cheaper_is_run_in_the_largest_batches_after_a_few_tries() -> None:
+    first, later = settled(fixed, 1000)
+    assert min(later) >= 255
+    assert len(first) == 10
+
+
+def test_a_batch_of_a_long_graph_is_at_least_a_row() -> None:
+    times = RunTimes(256)
+    times.record(1, 2.0)
+    assert times.worthwhile_rows(1, 0.005) == 1
+    times.record(2, 4.0)
+    assert times.worthwhile_rows(200, 0.005) == 1

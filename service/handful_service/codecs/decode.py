@@ -13,7 +13,7 @@ from ..errors import InputInvalid
 from ..task import Array, Arrays
 from .image import decode_image
 from .record import decode_record
-from .tensor import decode_tensor
+from .tensor import decode_tensors
 from .text import Tokenizer, decode_text
 
 
@@ -28,12 +28,6 @@ class Decoded:
 
     arrays: Arrays
     folded: tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Value:
-    array: Array
-    folded: tuple[str, ...] = ()
 
 
 def tokenizer_of(manifest: Manifest, files: Mapping[str, bytes]) -> Tokenizer | None:
@@ -67,50 +61,45 @@ def decode_rows(
         InputInvalid: a value cannot be read as its kind.
         TooLarge: a picture has too many pixels.
     """
-    rows = [_decode_item(value, field, manifest, tokenizer) for value, field in zip(values, fields, strict=True)]
-    arrays = {name: _stack([row[name].array for row in rows], spec, fields) for name, spec in manifest.inputs.items()}
-    return Decoded(arrays, tuple(_folded(row) for row in rows))
-
-
-def _decode_item(value: Any, field: str, manifest: Manifest, tokenizer: Tokenizer | None) -> Mapping[str, _Value]:
     if len(manifest.inputs) == 1:
         ((name, spec),) = manifest.inputs.items()
-        return {name: _decode_value(value, spec, manifest, tokenizer, field)}
-    if not isinstance(value, dict) or value.keys() != manifest.inputs.keys():
-        raise InputInvalid("is not an object of the model's inputs", field=field, allowed=str(sorted(manifest.inputs)))
-    return {
-        name: _decode_value(value[name], spec, manifest, tokenizer, f"{field}.{name}")
-        for name, spec in manifest.inputs.items()
-    }
+        array, folded = _column(values, fields, spec, manifest, tokenizer)
+        return Decoded({name: array}, folded)
+    for value, field in zip(values, fields, strict=True):
+        if not isinstance(value, dict) or value.keys() != manifest.inputs.keys():
+            allowed = str(sorted(manifest.inputs))
+            raise InputInvalid("is not an object of the model's inputs", field=field, allowed=allowed)
+    arrays, names = {}, [()] * len(values)  # type: tuple[dict[str, Array], list[tuple[str, ...]]]
+    for name, spec in manifest.inputs.items():
+        places = [f"{field}.{name}" for field in fields]
+        arrays[name], folded = _column([value[name] for value in values], places, spec, manifest, tokenizer)
+        names = [(*before, *(f"{name}.{one}" for one in of)) for before, of in zip(names, folded, strict=True)]
+    return Decoded(arrays, tuple(names))
 
 
-def _decode_value(value: Any, spec: InputSpec, manifest: Manifest, tokenizer: Tokenizer | None, field: str) -> _Value:
-    if spec.kind == "image":
-        return _Value(decode_image(value, spec, field=field))
+def _column(
+    values: Sequence[Any], fields: Sequence[str], spec: InputSpec, manifest: Manifest, tokenizer: Tokenizer | None
+) -> tuple[Array, tuple[tuple[str, ...], ...]]:
+    """The values of one input tensor as an array `[n, *axes]`, and what of each was folded."""
     if spec.record is not None:
-        return _Value(*decode_record(value, spec.record, field=field))
-    if spec.text is not None:
+        rows = [decode_record(value, spec.record, field=field) for value, field in zip(values, fields, strict=True)]
+        return _stack([array for array, _ in rows], spec), tuple([folded for _, folded in rows])
+    if spec.kind == "image":
+        found = [decode_image(value, spec, field=field) for value, field in zip(values, fields, strict=True)]
+    elif spec.text is not None:
         if tokenizer is None:
             raise TypeError("the bundle reads texts, so its tokenizer is needed")
-        return _Value(decode_text(value, spec.text, spec.shape[0], tokenizer, field=field))
-    return _Value(decode_tensor(value, spec, norm=manifest.limits.norm, field=field))
+        size = spec.shape[0]
+        found = [
+            decode_text(value, spec.text, size, tokenizer, field=field)
+            for value, field in zip(values, fields, strict=True)
+        ]
+    else:
+        return decode_tensors(values, spec, norm=manifest.limits.norm, fields=fields), ((),) * len(values)
+    return _stack(found, spec), ((),) * len(values)
 
 
-def _folded(row: Mapping[str, _Value]) -> tuple[str, ...]:
-    """The folded fields of an input; where there are several tensors, behind the name of theirs."""
-    if len(row) == 1:
-        return next(iter(row.values())).folded
-    return tuple(f"{name}.{field}" for name, value in row.items() for field in value.folded)
-
-
-def _stack(items: Sequence[Array], spec: InputSpec, fields: Sequence[str]) -> Array:
+def _stack(items: Sequence[Array], spec: InputSpec) -> Array:
     if not items:
-        return np.zeros((0, *(axis if isinstance(axis, int) else 0 for axis in spec.axes)), spec.dtype)
-    for item, field in zip(items, fields, strict=True):
-        if item.shape != items[0].shape:
-            raise InputInvalid(
-                f"the shape is {list(item.shape)}",
-                field=field,
-                allowed=f"one shape in a call: {list(items[0].shape)}",
-            )
+        return np.zeros((0, *spec.shape), spec.dtype)
     return np.stack(items)

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,32 +17,50 @@ MAX_AXES = 32
 _KEYS = {"dtype", "shape", "b64"}
 
 
-def decode_tensor(value: Any, spec: InputSpec, *, norm: float | None, field: str) -> Array:
-    """The array of one item, `[*axes]` of the declared dtype.
+def decode_tensors(values: Sequence[Any], spec: InputSpec, *, norm: float | None, fields: Sequence[str]) -> Array:
+    """The array of some items, `[n, *axes]` of the declared dtype.
 
     Args:
-        value: What stood in the request, or an array, where the request was the tensor's bytes.
+        values: What stood in the request for each item, or arrays, where the request was the tensor's bytes.
         spec: The input's declaration.
-        norm: The largest Euclidean norm allowed, if any.
-        field: The place in the request, for messages.
+        norm: The largest Euclidean norm of an item allowed, if any.
+        fields: The place of each item in the request, for messages.
 
     Raises:
         InputInvalid: not a tensor of the declared dtype and shape, not finite, or beyond the norm.
     """
+    shape = spec.shape
+    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        rows = [_row(value, spec, shape, field) for value, field in zip(values, fields, strict=True)]
+    array = rows[0][None] if len(rows) == 1 else np.stack(rows) if rows else np.zeros((0, *shape), spec.dtype)
+    if not np.isfinite(array).all():
+        finite = np.isfinite(array).reshape(len(rows), -1).all(axis=1)
+        field = fields[int(finite.argmin())]
+        raise InputInvalid("holds a value that is not finite", field=field, allowed="finite numbers")
+    if norm is not None and rows:
+        _check_norms(array, norm, fields)
+    return array if array.flags.writeable else array.copy()
+
+
+def _row(value: Any, spec: InputSpec, shape: tuple[int, ...], field: str) -> Array:
+    """An item of the declared shape and dtype."""
     if isinstance(value, np.ndarray):
         array: Array = value
     else:
-        array = _from_bytes(value, spec, field) if isinstance(value, dict) else _from_lists(value, field)
-    _check_shape(array.shape, spec, field)
-    array = _cast(array, spec, field)
-    if not np.isfinite(array).all():
-        raise InputInvalid("holds a value that is not finite", field=field, allowed="finite numbers")
-    if norm is not None and (found := float(np.linalg.norm(array.astype(np.float64)))) > norm:
-        raise InputInvalid(f"the norm is {found:.6g}", field=field, allowed=f"at most {norm:.6g}")
-    return array
+        array = _from_bytes(value, shape, field) if isinstance(value, dict) else _from_lists(value, spec, field)
+    _check_shape(array.shape, shape, field)
+    return _cast(array, spec, field)
 
 
-def _from_lists(value: Any, field: str) -> Array:
+def _check_norms(array: Array, norm: float, fields: Sequence[str]) -> None:
+    norms = np.linalg.norm(array.reshape(len(array), -1).astype(np.float64), axis=1)
+    for place in np.flatnonzero(norms > norm):
+        raise InputInvalid(f"the norm is {norms[place]:.6g}", field=fields[int(place)], allowed=f"at most {norm:.6g}")
+
+
+def _from_lists(value: Any, spec: InputSpec, field: str) -> Array:
+    if type(value) is list and spec.dtype == "float32" and set(map(type, value)) == {float}:
+        return np.array(value, np.float32)  # as most are, so that numpy need not find out what they hold
     if not isinstance(value, list | int | float) or isinstance(value, bool):
         raise InputInvalid(
             f"is {type(value).__name__}",
@@ -63,7 +82,7 @@ def _holds_bool(value: Any) -> bool:
     return bool in kinds or (list in kinds and any(map(_holds_bool, value)))
 
 
-def _from_bytes(value: dict[str, Any], spec: InputSpec, field: str) -> Array:
+def _from_bytes(value: dict[str, Any], wanted: tuple[int, ...], field: str) -> Array:
     if value.keys() != _KEYS:
         raise InputInvalid(f"has the keys {sorted(value)}", field=field, allowed=f"{sorted(_KEYS)}")
     dtype, shape, text = value["dtype"], value["shape"], value["b64"]
@@ -73,7 +92,7 @@ def _from_bytes(value: dict[str, Any], spec: InputSpec, field: str) -> Array:
         raise InputInvalid("is not a list of sizes", field=f"{field}.shape", allowed="a list of integers")
     if len(shape) > MAX_AXES:
         raise InputInvalid(f"has {len(shape)} axes", field=f"{field}.shape", allowed=f"at most {MAX_AXES}")
-    _check_shape(tuple(shape), spec, f"{field}.shape")  # before numpy sees sizes that it cannot multiply
+    _check_shape(tuple(shape), wanted, f"{field}.shape")  # before numpy sees sizes that it cannot multiply
     try:
         content = base64.b64decode(text, validate=True)
     except (TypeError, ValueError, binascii.Error):
@@ -84,17 +103,16 @@ def _from_bytes(value: dict[str, Any], spec: InputSpec, field: str) -> Array:
     return np.frombuffer(content, np.dtype(dtype).newbyteorder("<")).reshape(shape)
 
 
-def _check_shape(shape: tuple[int, ...], spec: InputSpec, field: str) -> None:
-    if shape != spec.shape:
-        raise InputInvalid(f"the shape is {list(shape)}", field=field, allowed=f"{list(spec.shape)}")
+def _check_shape(shape: tuple[int, ...], wanted: tuple[int, ...], field: str) -> None:
+    if shape != wanted:
+        raise InputInvalid(f"the shape is {list(shape)}", field=field, allowed=f"{list(wanted)}")
 
 
 def _cast(array: Array, spec: InputSpec, field: str) -> Array:
-    if spec.dtype == "int64":
-        if array.dtype.kind == "f":
-            raise InputInvalid("holds fractions", field=field, allowed="int64")
-        if array.dtype == np.uint64:
-            raise InputInvalid("holds a number that is too large", field=field, allowed="int64")
-        return array.astype(np.int64)
-    with np.errstate(over="ignore"):
-        return array.astype(np.float32)
+    if spec.dtype == "float32":
+        return array.astype(np.float32, copy=False)
+    if array.dtype.kind == "f":
+        raise InputInvalid("holds fractions", field=field, allowed="int64")
+    if array.dtype == np.uint64:
+        raise InputInvalid("holds a number that is too large", field=field, allowed="int64")
+    return array.astype(np.int64, copy=False)

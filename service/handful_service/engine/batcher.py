@@ -1,16 +1,21 @@
 """A work-conserving batcher: an idle runner starts at once with what is there, and while it runs, calls queue up.
 
 There is no waiting time to tune: at low load the latency is that of one run, and under load batches grow by
-themselves. A batch that will be short runs on the event loop itself, where no thread has to take it over.
+themselves, as far as larger ones make a row cheaper. When a batch runs, and where, is the scheduler's to say.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from time import perf_counter
 from typing import Generic, TypeVar
 
 from ..errors import Overloaded
+from .calls import CALL
+from .queueing import FairQueue, Waiting
+from .scheduler import Kind, Scheduler
+from .times import RunTimes
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,117 +25,165 @@ class BatchMismatch(RuntimeError):
     """A batch gave another number of results than it had items: nobody gets any of them."""
 
 
-@dataclass(slots=True)
-class _Waiting(Generic[T, R]):
-    item: T
-    rows: int
-    future: "asyncio.Future[R]"
-
-
 class Batcher(Generic[T, R]):
     """Runs items together that arrive together.
 
     Args:
-        run: Runs a batch off the event loop, one result per item, in order.
-        run_now: Runs a batch on the event loop.
-        is_short: Whether a batch of some rows is short enough for that.
-        rows: The rows of an item; at most `max_rows`.
-        max_rows: Rows of a batch.
+        run: Runs a batch, one result per item, in order; on the event loop or in a thread.
+        scheduler: Says when; shared by all batchers of the process.
+        kind: Whether the runs belong to predicting or to learning.
+        times: What is known of how long runs take.
+        max_rows: Rows of a batch; no item has more.
         max_queued_rows: Rows that may wait; beyond it items are refused.
         on_batch: Told the rows of every batch.
+
+    Attributes:
+        kind: See above.
+        clock: The scheduler's: the seconds that its runs took.
+        listed: The scheduler's: whether it has something to do.
+        running: Whether a batch of it is in a thread.
+        crowded_since: The scheduler's: since when something was always waiting; infinity while nobody knows.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[T]], Awaitable[Sequence[R]]],
+        run: Callable[[Sequence[T]], Sequence[R]],
         *,
-        rows: Callable[[T], int],
+        scheduler: Scheduler,
         max_rows: int,
         max_queued_rows: int,
+        kind: Kind = Kind.PREDICT,
+        times: RunTimes | None = None,
         on_batch: Callable[[int], None] = lambda rows: None,
-        run_now: Callable[[Sequence[T]], Sequence[R]] | None = None,
-        is_short: Callable[[int], bool] = lambda rows: True,
     ) -> None:
+        self.kind = kind
+        self.clock = 0.0
+        self.listed = False
+        self.running = False
+        self.crowded_since = math.inf
         self._run = run
-        self._run_now = run_now
-        self._is_short = is_short
-        self._rows = rows
+        self._scheduler = scheduler
+        self._times = times or RunTimes(max_rows)
         self._max_rows = max_rows
         self._max_queued_rows = max_queued_rows
         self._on_batch = on_batch
-        self._queue: deque[_Waiting[T, R]] = deque()
-        self._queued_rows = 0
-        self._at_work: asyncio.Handle | asyncio.Task[None] | None = None
+        self._queue: FairQueue[T, R] = FairQueue()
+        self._planned = max_rows
 
-    async def submit(self, *items: T) -> list[R]:
-        """The results of some items, all of which are queued or none.
-
-        An item whose caller is gone (cancelled) before its batch starts is dropped.
+    def submit(self, item: T, rows: int) -> "asyncio.Future[R]":
+        """The result of an item of some rows, as a future; cancelled before the batch starts, the item is dropped.
 
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: too much is waiting.
+            DeadlineExceeded: the call cannot be answered in time.
         """
-        self._refuse_if_full(items)
-        waiting = [self._enqueue(item) for item in items]
-        if self._at_work is None and waiting:
-            self._soon()
-        if len(waiting) == 1:
-            return [await waiting[0].future]
-        return list(await asyncio.gather(*(entry.future for entry in waiting)))
+        self._admit(rows)
+        return self._enqueue(item, rows)
 
-    def _refuse_if_full(self, items: Sequence[T]) -> None:
-        rows = sum(map(self._rows, items))
-        if self._queued_rows and self._queued_rows + rows > self._max_queued_rows:
-            raise Overloaded(f"{self._queued_rows} rows are waiting", allowed=f"at most {self._max_queued_rows}")
+    def submit_all(self, items: Sequence[T], rows: Sequence[int]) -> "list[asyncio.Future[R]]":
+        """The results of some items, all of which are queued or none; see `submit`."""
+        self._admit(sum(rows))
+        return [self._enqueue(item, count) for item, count in zip(items, rows, strict=True)]
 
-    def _enqueue(self, item: T) -> _Waiting[T, R]:
-        entry = _Waiting[T, R](item, self._rows(item), asyncio.get_running_loop().create_future())
-        self._queue.append(entry)
-        self._queued_rows += entry.rows
-        return entry
+    def _admit(self, rows: int) -> None:
+        queued = self._queue.rows
+        if queued and queued + rows > self._max_queued_rows:
+            raise Overloaded(
+                f"{queued} rows are waiting",
+                allowed=f"at most {self._max_queued_rows}",
+                retry_after_s=self._scheduler.wait_s(self),
+            )
+        call = CALL.get()
+        if call is not None and not call.admitted:
+            self._scheduler.admit(self, rows, call.deadline_s)
+            call.admitted = True
 
-    def _soon(self) -> None:
-        """Look for a batch at the loop's next turn, when everyone has submitted whose request came with this one."""
-        self._at_work = asyncio.get_running_loop().call_soon(self._start)
+    def _enqueue(self, item: T, rows: int) -> "asyncio.Future[R]":
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        call = CALL.get()
+        if call is None:
+            self._queue.push("", Waiting(item, rows, future, 0.0))
+        else:
+            self._queue.push(call.tenant, Waiting(item, rows, future, call.deadline_s))
+        if not self.listed:
+            self._scheduler.wake(self)
+        return future
 
-    def _start(self) -> None:
-        """Run the next batch, if anything waits; between two short ones the event loop has its turn."""
-        batch = self._next_batch()
-        if not batch:
-            self._at_work = None
-            return
-        try:
-            rows = sum(entry.rows for entry in batch)
-            self._on_batch(rows)
-            if self._run_now is None or not self._is_short(rows):
-                self._at_work = asyncio.create_task(self._off_loop(batch))
-                return
-            _settle(batch, self._run_now([entry.item for entry in batch]))
-        except Exception as error:  # whatever the run raised belongs to those who wait for it
-            _fail(batch, error)
-        self._soon()
+    @property
+    def waiting(self) -> int:
+        """Items that wait."""
+        return self._queue.calls
 
-    async def _off_loop(self, batch: "list[_Waiting[T, R]]") -> None:
-        try:
-            _settle(batch, await self._run([entry.item for entry in batch]))
-        except Exception as error:  # see above
-            _fail(batch, error)
-        finally:
-            self._start()
+    @property
+    def queued_s(self) -> float:
+        """Seconds of work that waits."""
+        return self._queue.rows * self._times.row_s
 
-    def _next_batch(self) -> list[_Waiting[T, R]]:
-        batch: list[_Waiting[T, R]] = []
-        rows = 0
-        while self._queue and (not batch or rows + self._queue[0].rows <= self._max_rows):
-            entry = self._queue.popleft()
-            self._queued_rows -= entry.rows
-            if not entry.future.done():
-                batch.append(entry)
-                rows += entry.rows
+    def cost_s(self, rows: int) -> float:
+        """Seconds of work that some rows are."""
+        return rows * self._times.row_s
+
+    def plan(self, short_s: float) -> float:
+        """Settle the size of the next batch, and tell its predicted seconds; 0 where nobody waits any more.
+
+        Args:
+            short_s: What a run may take, whether or not its size makes rows cheaper.
+        """
+        first = self._queue.first_rows()
+        rows = min(self._queue.rows, self._max_rows)
+        seconds = self._times.predicted_s(rows) if first else 0.0
+        if seconds > short_s and rows > first:
+            rows = max(first, self._times.worthwhile_rows(rows, short_s))
+            seconds = self._times.predicted_s(rows)
+        self._planned = rows
+        return seconds
+
+    def take(self) -> list[Waiting[T, R]]:
+        """The batch that was planned."""
+        batch = self._queue.take(self._planned)
+        if not self._queue.calls:
+            self.crowded_since = math.inf
         return batch
 
+    def run_now(self, batch: Sequence[Waiting[T, R]]) -> float:
+        """Run a batch here, give everyone their result, and tell the seconds that it took."""
+        started = perf_counter()
+        try:
+            _settle(batch, self._compute(batch))
+        except Exception as error:  # whatever the run raised belongs to those who wait for it
+            _fail(batch, error)
+        return perf_counter() - started
 
-def _settle(batch: Sequence[_Waiting[T, R]], results: Sequence[R]) -> None:
+    def run_in(self, executor: Executor, batch: Sequence[Waiting[T, R]], done: Callable[[float], None]) -> None:
+        """Run a batch in a thread, give everyone their result, and then call `done` with the seconds."""
+        started = perf_counter()
+        try:
+            computing = asyncio.get_running_loop().run_in_executor(executor, self._compute, batch)
+        except RuntimeError as error:  # the server ends
+            _fail(batch, error)
+            done(0.0)
+            return
+
+        def settle(computed: "asyncio.Future[Sequence[R]]") -> None:
+            try:
+                _settle(batch, computed.result())
+            except Exception as error:  # see above
+                _fail(batch, error)
+            finally:
+                done(perf_counter() - started)
+
+        computing.add_done_callback(settle)
+
+    def _compute(self, batch: Sequence[Waiting[T, R]]) -> Sequence[R]:
+        rows = sum([entry.rows for entry in batch])
+        self._on_batch(rows)
+        started = perf_counter()
+        results = self._run([entry.item for entry in batch])
+        self._times.record(rows, perf_counter() - started)
+        return results
+
+
+def _settle(batch: Sequence[Waiting[T, R]], results: Sequence[R]) -> None:
     """Give each item its result, or all of them an error where the numbers differ."""
     if len(results) != len(batch):
         _fail(batch, BatchMismatch(f"{len(batch)} items gave {len(results)} results"))
@@ -140,7 +193,7 @@ def _settle(batch: Sequence[_Waiting[T, R]], results: Sequence[R]) -> None:
             entry.future.set_result(result)
 
 
-def _fail(batch: Sequence[_Waiting[T, R]], error: Exception) -> None:
+def _fail(batch: Sequence[Waiting[T, R]], error: Exception) -> None:
     for entry in batch:
         if not entry.future.done():
             entry.future.set_exception(error)

@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -16,7 +16,9 @@ from ..bundle.signature import BATCH, INDEX, METADATA, TEXT, Signature
 from ..errors import BundleInvalid, SignatureMismatch, SupportSetInvalid
 from ..task import Array, Arrays, SupportSet
 from .batcher import Batcher
+from .calls import CALL
 from .runtime import RuntimeSettings, make_session
+from .scheduler import Kind, Scheduler
 from .slots import SlotTables
 from .times import RunTimes
 
@@ -29,22 +31,14 @@ SUPPORT_CHUNK = 64
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """The bounds of an engine's batches and queues, in rows, and of its runs on the event loop, in milliseconds."""
+    """The bounds of an engine's batches and queues, in rows."""
 
     max_rows: int = 256
     max_queued_rows: int = 4096
-    inline_ms: float = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Rows of a prediction: the features of the inputs, each `[n, *feature]`, and the slots of their task states."""
-
-    features: Arrays
-    slots: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.slots)
+_Rows = tuple[Arrays, Sequence[int]]
+"""Rows of a prediction: the features of the inputs, each `[n, *feature]`, and the slots of their task states."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +56,7 @@ class Engine:
         bundle: A checked bundle.
         settings: What sessions run with.
         tables: Where the task states of prediction rows lie.
-        executor: Threads for runs that would hold the event loop up.
+        scheduler: Says which graph runs next, and where; one for all engines of the process.
         limits: Bounds of batches and queues.
         on_batch: Told the graph and rows of every batch.
     """
@@ -73,63 +67,68 @@ class Engine:
         settings: RuntimeSettings,
         *,
         tables: SlotTables,
-        executor: Executor,
+        scheduler: Scheduler,
         limits: EngineLimits,
         on_batch: Callable[[str, int], None] = lambda graph, rows: None,
     ) -> None:
         self.manifest = bundle.manifest
         self._bundle = bundle
         self._tables = tables
-        self._executor = executor
+        self._scheduler = scheduler
         self._limits = limits
         self._on_batch = on_batch
         self._sessions = {
             name: make_session(bundle.graph(name), file=graph.file, settings=settings)
             for name, graph in bundle.manifest.graphs.items()
         }
-        self._times = {name: RunTimes() for name in self._sessions}
-        self._encoder = self._batcher("encode", self._encode, lambda rows: len(next(iter(rows.values()))))
+        self._outputs = {name: list(bundle.signatures[name][1].tensors) for name in self._sessions}
+        self._times = {name: RunTimes(limits.max_rows) for name in self._sessions}
+        self._encoder = self._batcher("encode", self._encode)
+        self._support_encoder = self._batcher("encode", self._encode, Kind.LEARN)
         self._describers = {graph: self._describer(graph) for graph in self._sessions if graph.startswith("describe.")}
-        self._summariser = self._batcher("summarise", self._summarise, len)
-        self._adapter = self._batcher("adapt", self._adapt, _adapt_rows)
-        self._predictor = self._batcher("predict", self._predict, len)
+        self._summariser = self._batcher("summarise", self._summarise, Kind.LEARN)
+        self._adapter = self._batcher("adapt", self._adapt, Kind.LEARN)
+        self._predictor = self._batcher("predict", self._predict)
 
     def _batcher(
-        self, graph: GraphName, run: Callable[[Sequence[T]], Sequence[R]], rows: Callable[[T], int]
+        self, graph: GraphName, run: Callable[[Sequence[T]], Sequence[R]], kind: Kind = Kind.PREDICT
     ) -> Batcher[T, R]:
-        times = self._times.get(graph) or RunTimes()
-
-        def timed(items: Sequence[T]) -> Sequence[R]:
-            started = time.perf_counter()
-            results = run(items)
-            times.record(sum(map(rows, items)), time.perf_counter() - started)
-            return results
-
-        async def off_loop(items: Sequence[T]) -> Sequence[R]:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, timed, items)
-
         return Batcher(
-            off_loop,
-            run_now=timed,
-            is_short=lambda count: 1e3 * times.predicted_s(count) <= self._limits.inline_ms,
-            rows=rows,
+            run,
+            scheduler=self._scheduler,
+            kind=kind,
+            times=self._times.get(graph),
             max_rows=self._limits.max_rows,
             max_queued_rows=self._limits.max_queued_rows,
-            on_batch=lambda count: self._on_batch(graph, count),
+            on_batch=partial(self._on_batch, graph),
         )
 
     def _describer(self, graph: GraphName) -> Batcher[Arrays, Arrays]:
-        return self._batcher(graph, lambda items: self._describe(graph, items), lambda descriptor: 1)
+        return self._batcher(graph, partial(self._describe, graph))
+
+    def refuse_if_saturated(self) -> None:
+        """Refuse a prediction before anything is done for it, if its graphs have too much waiting.
+
+        Raises:
+            Overloaded: they have.
+        """
+        for batcher in (self._encoder, self._predictor):
+            self._scheduler.refuse_if_full(batcher)
 
     async def encode(self, inputs: Arrays) -> Arrays:
         """Features `[n, *feature]` of inputs `[n, *input]`; a call larger than a batch is cut and rejoined."""
         n = len(next(iter(inputs.values())))
         if "encode" not in self._sessions or n == 0:
             return inputs if n else self.no_features()
-        cuts = range(0, n, self._limits.max_rows)
-        pieces = [{name: array[at : at + self._limits.max_rows] for name, array in inputs.items()} for at in cuts]
-        parts = await self._encoder.submit(*pieces)
-        return {name: _joined([part[name] for part in parts]) for name in self.manifest.features}
+        call = CALL.get()
+        encoder = self._support_encoder if call is not None and call.learns else self._encoder
+        most = self._limits.max_rows
+        if n <= most:
+            return await encoder.submit(inputs, n)
+        spans = [slice(at, min(n, at + most)) for at in range(0, n, most)]
+        pieces = [{name: array[span] for name, array in inputs.items()} for span in spans]
+        parts = await asyncio.gather(*encoder.submit_all(pieces, [span.stop - span.start for span in spans]))
+        return {name: np.concatenate([part[name] for part in parts]) for name in self.manifest.features}
 
     async def describe(self, descriptor: Arrays) -> Arrays:
         """φ, each `[*state]`, of one descriptor.
@@ -139,8 +138,7 @@ class Engine:
                 `[fields]`, with an index where the bundle has them beside an id; or `text` int64 `[tokens]`.
         """
         graph = DESCRIBE_TEXT if TEXT in descriptor else DESCRIBE_METADATA if METADATA in descriptor else DESCRIBE_ID
-        (state,) = await self._describers[graph].submit(descriptor)
-        return state
+        return await self._describers[graph].submit(descriptor, 1)
 
     def no_features(self) -> Arrays:
         """Features of no row: arrays of length 0."""
@@ -152,7 +150,9 @@ class Engine:
     async def summarise(self, support: SupportSet) -> Arrays:
         """Additive statistics of a support set, float64, each `[*statistic]`; zero for an empty one."""
         chunks = [_chunk(support, at) for at in range(0, len(support), SUPPORT_CHUNK)]
-        parts = await self._summariser.submit(*chunks) if chunks else []
+        parts: Sequence[Arrays] = []
+        if chunks:
+            parts = await asyncio.gather(*self._summariser.submit_all(chunks, [len(chunk) for chunk in chunks]))
         statistics: dict[str, Array] = {}
         for name, spec in (self.manifest.statistics or {}).items():
             total = np.zeros(spec.shape, np.float64)
@@ -172,7 +172,7 @@ class Engine:
         Raises:
             SupportSetInvalid: the numbers became so large that φ is not finite.
         """
-        (state,) = await self._adapter.submit(_Adapt(source, prior))
+        state = await self._adapter.submit(_Adapt(source, prior), _adapt_rows(source))
         if not all(np.isfinite(array).all() for array in state.values()):
             raise SupportSetInvalid("gives a task state that is not finite", field="support", allowed="smaller inputs")
         return state
@@ -186,11 +186,11 @@ class Engine:
         """
         most = self._limits.max_rows
         if len(slots) <= most:
-            (y,) = await self._predictor.submit(_Rows(features, slots))
-            return y
+            return await self._predictor.submit((features, slots), len(slots))
         spans = [slice(at, at + most) for at in range(0, len(slots), most)]
-        pieces = [_Rows({name: array[span] for name, array in features.items()}, slots[span]) for span in spans]
-        return np.concatenate(await self._predictor.submit(*pieces))
+        pieces = [({name: array[span] for name, array in features.items()}, slots[span]) for span in spans]
+        parts = self._predictor.submit_all(pieces, [len(piece[1]) for piece in pieces])
+        return np.concatenate(await asyncio.gather(*parts))
 
     def _encode(self, items: Sequence[Arrays]) -> Sequence[Arrays]:
         counts = [len(next(iter(item.values()))) for item in items]
@@ -223,13 +223,14 @@ class Engine:
         return _rows(self._run("adapt", feed, len(items)), len(items))
 
     def _predict(self, items: Sequence[_Rows]) -> Sequence[Array]:
-        slots = [slot for item in items for slot in item.slots]
-        features = {name: _joined([item.features[name] for item in items]) for name in self.manifest.features}
-        y = self._run("predict", {**features, **self._tables.gather(slots)}, len(slots))["y"]
-        ends = np.cumsum([len(item) for item in items])
-        return [y[end - len(item) : end] for item, end in zip(items, ends, strict=True)]
+        slots = items[0][1] if len(items) == 1 else [slot for _, of_item in items for slot in of_item]
+        feed = self._tables.gather(slots)
+        for name in self.manifest.features:
+            feed[name] = _joined([features[name] for features, _ in items])
+        y = self._run("predict", feed, len(slots))["y"]
+        return _cut_array(y, [len(of_item) for _, of_item in items])
 
-    def _padded(self, items: Sequence[SupportSet]) -> Arrays:
+    def _padded(self, items: Sequence[SupportSet]) -> dict[str, Array]:
         """Support sets of different sizes as one batch: absent examples have weight 0."""
         size = max(1, *(len(item) for item in items))  # an empty support set is one absent example
         y = np.zeros((len(items), size, *items[0].y.shape[1:]), items[0].y.dtype)
@@ -246,9 +247,9 @@ class Engine:
                 features[f"{name}_s"][place, : len(item)] = item.features[name]
         return {**features, "y_s": y, "weight_s": weight}
 
-    def _run(self, graph: GraphName, feed: Arrays, rows: int) -> Arrays:
-        names = list(self._bundle.signatures[graph][1].tensors)
-        outputs = dict(zip(names, self._sessions[graph].run(names, dict(feed)), strict=True))
+    def _run(self, graph: GraphName, feed: dict[str, Array], rows: int) -> Arrays:
+        names = self._outputs[graph]
+        outputs = dict(zip(names, self._sessions[graph].run(names, feed), strict=True))
         for name, array in outputs.items():
             if len(array) != rows:
                 raise RuntimeError(f"{graph}: {rows} rows in, {len(array)} rows of {name} out")
@@ -266,7 +267,7 @@ class Engine:
             rows = _golden_rows(takes, gives, golden)
             try:
                 started = time.perf_counter()
-                outputs = self._run(name, golden.inputs, rows)
+                outputs = self._run(name, dict(golden.inputs), rows)
                 self._times[name].record(_work_rows(golden, rows), time.perf_counter() - started)
                 gives.check(outputs)
             except Exception as error:  # ONNX Runtime raises classes of its C++ binding without a common root
@@ -312,8 +313,8 @@ def _work_rows(golden: Golden, rows: int) -> int:
     return int(golden.inputs["y_s"].shape[1]) * rows if "y_s" in golden.inputs else rows
 
 
-def _adapt_rows(item: _Adapt) -> int:
-    return max(1, len(item.source)) if isinstance(item.source, SupportSet) else 1
+def _adapt_rows(source: Arrays | SupportSet) -> int:
+    return max(1, len(source)) if isinstance(source, SupportSet) else 1
 
 
 def _chunk(support: SupportSet, at: int) -> SupportSet:
@@ -327,12 +328,22 @@ def _joined(arrays: Sequence[Array]) -> Array:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
+def _cut_array(array: Array, counts: Sequence[int]) -> list[Array]:
+    """An array `[n, …]` as parts of some rows each, one after the other."""
+    if len(counts) == 1:
+        return [array]
+    parts, at = [], 0
+    for count in counts:
+        parts.append(array[at : at + count])
+        at += count
+    return parts
+
+
 def _cut(arrays: Arrays, counts: Sequence[int]) -> list[Arrays]:
-    ends = np.cumsum(counts)
-    return [
-        {name: array[end - count : end] for name, array in arrays.items()}
-        for end, count in zip(ends, counts, strict=True)
-    ]
+    if len(counts) == 1:
+        return [arrays]
+    parts = {name: _cut_array(array, counts) for name, array in arrays.items()}
+    return [{name: of_name[place] for name, of_name in parts.items()} for place in range(len(counts))]
 
 
 def _rows(arrays: Arrays, count: int) -> list[Arrays]:

@@ -103,6 +103,7 @@ def make_session(graph: bytes, *, file: str, settings: RuntimeSettings) -> Any:
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.enable_mem_pattern = False  # it keeps a plan for every shape that ever came: see decision 18
     # Else the bytes decide, and a file can be both ONNX, which was checked, and ORT's own format, which was not.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the server shares its cores

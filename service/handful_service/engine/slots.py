@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..bundle.parts import TensorSpec
-from ..task import Arrays
+from ..task import Array, Arrays
 
 
 class SlotTables:
@@ -23,7 +23,7 @@ class SlotTables:
         for name, table in self._tables.items():
             table[slot] = state[name]
 
-    def gather(self, slots: Sequence[int]) -> Arrays:
+    def gather(self, slots: Sequence[int]) -> dict[str, Array]:
         """The states of some slots, each array `[n, *state]`, in that order."""
         index = np.asarray(slots, np.intp)
-        return {name: table[index] for name, table in self._tables.items()}
+        return {name: table.take(index, axis=0) for name, table in self._tables.items()}

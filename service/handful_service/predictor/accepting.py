@@ -22,7 +22,7 @@ def must_accept(served: Served, kind: Literal["base", "support", "task", "task+s
     Raises:
         NotAccepted: it is not in `accepts`.
     """
-    if kind not in served.manifest.accepts:
+    if kind not in served.accepts:
         what = _REFUSALS[kind]
         raise NotAccepted(what, field=place, allowed=f"what the model accepts: {list(served.manifest.accepts)}")
 
@@ -67,7 +67,7 @@ def check_task(served: Served, task: TaskRef, options: ReadOptions) -> None:
             check_named(served, task.named)
             check_learns(served, task.named)
     elif isinstance(task, ByAdaptation):
-        if not {"support", "task+support"} & set(served.manifest.accepts):
+        if served.accepts.isdisjoint(("support", "task+support")):
             must_accept(served, "support", task.field)
     else:
         must_accept(served, "base", task.field)

@@ -1,9 +1,8 @@
 """From what a request says of a task to the state of that task: ids, metadata, texts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import Hashable
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from ..bundle.manifest import Manifest
 from ..bundle.signature import INDEX, METADATA, TEXT
 from ..bundle.tasks import KnownTask, find_task
-from ..cache import Held
+from ..cache import Held, Pins
 from ..codecs.record import decode_record
 from ..codecs.text import decode_text
 from ..errors import InputInvalid, NotAccepted
@@ -123,13 +122,27 @@ async def described_state(served: Served, described: Described) -> TaskState:
     return TaskState(phi, described.labels, described.shots, described.task, described=True)
 
 
-@asynccontextmanager
-async def pinned_state(served: Served, described: Described) -> AsyncIterator[Held]:
-    """The state of a descriptor in a slot, out of the cache where it is there."""
-    key = described.key(served.digest)
+def find_described(pins: Pins, served: Served, named: Named) -> Held | None:
+    """The state of a known task, if it is in the cache; those of other descriptors have to be decoded first."""
+    return pins.find(_key_of_id(served, named)) if _by_id(named) else None
+
+
+def _by_id(named: Named) -> bool:
+    return named.metadata is None and named.text is None
+
+
+def _key_of_id(served: Served, named: Named) -> Hashable:
+    return ("task", served.digest, named.id)
+
+
+async def pin_described(pins: Pins, served: Served, named: Named, executor: Executor) -> tuple[Held, tuple[str, ...]]:
+    """The state of a checked descriptor, pinned, out of the cache where it is there; and its folded fields.
+
+    Raises:
+        InputInvalid: it cannot be read, or gives a state that is not finite.
+    """
+    described = await decode_named(served, named, executor)
+    key = _key_of_id(served, named) if _by_id(named) else described.key(served.digest)
     if key is None:
-        async with served.cache.borrowed(await described_state(served, described)) as held:
-            yield held
-    else:
-        async with served.cache.pinned(key, lambda: described_state(served, described)) as held:
-            yield held
+        return pins.borrow(await described_state(served, described)), described.folded
+    return await pins.pin(key, lambda: described_state(served, described)), described.folded

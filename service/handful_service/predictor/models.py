@@ -1,7 +1,8 @@
 """The models that are served: bundles with their engines and caches, by name and version."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import Manifest
@@ -9,14 +10,22 @@ from ..bundle.outputs import TaskOutput, TaskReader
 from ..cache import Held, StateCache
 from ..codecs.text import Tokenizer
 from ..engine.engine import Engine
-from ..errors import ModelNotFound
+from ..errors import ModelNotFound, Overloaded
 from .labelling import Labelling, labelling
+from .reading import Reading
 
 VersionRef = int | str | None
 """A version's number, its label such as `stable`, or None for the newest."""
 
+PICTURES_AT_A_TIME = 8
+TEXTS_AT_A_TIME = 32
+"""Inputs that a thread decodes before other calls have their turn."""
 
-@dataclass(frozen=True, slots=True)
+MOST_READINGS = 4096
+"""Ways of reading that a bundle keeps at hand: one for each set of labels and shots that users have."""
+
+
+@dataclass(frozen=True)
 class Served:
     """One bundle, ready to run.
 
@@ -28,6 +37,20 @@ class Served:
     engine: Engine
     cache: StateCache
     tokenizer: Tokenizer | None = None
+    _readings: dict[Hashable, Reading] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def decoded_at_a_time(self) -> int | None:
+        """How many inputs a thread decodes in one go; None where they are so quick that all stay on the event loop."""
+        kinds = {spec.kind for spec in self.manifest.inputs.values()}
+        if not kinds & {"image", "text"}:
+            return None
+        return PICTURES_AT_A_TIME if "image" in kinds else TEXTS_AT_A_TIME
+
+    @cached_property
+    def accepts(self) -> frozenset[str]:
+        """The ways of naming a task that the model takes."""
+        return frozenset(self.manifest.accepts)
 
     @property
     def manifest(self) -> Manifest:
@@ -43,6 +66,18 @@ class Served:
         if isinstance(output, TaskOutput):
             raise TypeError("columns are read by task, and none is named")
         return output, slice(0, self.manifest.width)
+
+    def reading(self, held: Held) -> Reading:
+        """How the columns of a state are read; one value for all states that are read alike."""
+        key = (held.task, held.labels, held.shots)
+        found = self._readings.get(key)
+        if found is None:
+            output, columns = self.reader(held.task)
+            found = Reading(output, held.labels, held.shots, columns)
+            if len(self._readings) >= MOST_READINGS:
+                self._readings.clear()
+            self._readings[key] = found
+        return found
 
     def rules(self, task: str | None = None, *, described: bool = False) -> Labelling:
         """The rules of the labels of a known task, or of all.
@@ -60,7 +95,7 @@ class Served:
 
         One without examples needs a base, labels that are fixed, or a descriptor.
         """
-        return bool(held.labels.present or held.shots or held.described or self.manifest.base)
+        return bool(held.shots or held.described or self.manifest.base or held.labels.present)
 
     @property
     def digest(self) -> str:
@@ -101,6 +136,23 @@ class Models:
         if name not in self._models:
             raise ModelNotFound(f"no model {name!r}", field="model", allowed=f"one of {sorted(self._models)}")
         return self._models[name]
+
+    def refuse_if_saturated(self, name: str) -> None:
+        """Refuse a prediction before its body is read, if every version of its model has too much waiting.
+
+        Raises:
+            Overloaded: all have.
+        """
+        refused = None
+        for served in self._models[name].versions.values() if name in self._models else ():
+            try:
+                served.engine.refuse_if_saturated()
+            except Overloaded as error:
+                refused = error
+            else:
+                return
+        if refused is not None:
+            raise refused
 
     def version(self, name: str, version: VersionRef) -> Served:
         """One version of a model.

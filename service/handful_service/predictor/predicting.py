@@ -1,28 +1,20 @@
-"""Predict: caller, request, task state, batch, answer. No HTTP, no SQL."""
+"""Predict: caller, request, task states, one batch, answers. No HTTP, no SQL."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
-from itertools import chain, islice
-from typing import Literal, Protocol
+from typing import Literal
 
-import numpy as np
-
-from ..cache import Held
-from ..errors import AdaptationNotFound, CapacityError, HandfulError, NotAccepted, RequestError, TaskConflict
-from ..task import Arrays, Caller
-from .accepting import check_task, must_accept, resolved, start
-from .describing import decode_named, described_state, pinned_state
-from .grouping import groups, together
+from ..errors import CapacityError, HandfulError, InputInvalid, NotAccepted
+from ..task import Array, Arrays, Caller
+from .accepting import check_task, resolved
+from .learning import Lesson, RepeatedSupports
 from .models import Models, Served, VersionRef
-from .preparing import base_state, check_ways, checked, encode, split, state_of
-from .reading import Answer, ReadOptions, read
-from .refs import Ask, ByAdaptation, BySupport, ByTask, Named
-from .supports import Labelled
-
-Used = Literal["personal", "base", "support", "task"]
+from .pinning import Pinned, Pinning, StoredStates, Used, Wanted
+from .preparing import encode
+from .reading import Answer, Reading, ReadOptions, check_options, not_finite, read
+from .refs import Ask, ByAdaptation, BySupport
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,37 +51,30 @@ class Prediction:
     folded: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """A task's state in a slot, what kind it is, its revision, and the folded fields behind it."""
-
-    held: Held
-    used: Used
-    revision: int | None = None
-    folded: tuple[str, ...] = ()
-
-
 Outcome = Sequence[Prediction] | HandfulError
 
 
-class StoredStates(Protocol):
-    """Where the states of stored adaptations come from."""
+@dataclass(slots=True)
+class _Work:
+    """An ask on its way to its answers.
 
-    def pinned(
-        self, caller: Caller, served: Served, name: str, *, min_revision: int | None
-    ) -> AbstractAsyncContextManager[tuple[Held, int]]:
-        """The current state of an adaptation in a slot, and its revision; `AdaptationNotFound` where there is none."""
-        ...
+    Attributes:
+        first: The row of its first input among the features of the call.
+        row: The row of its first answer in `y`: for each input one for each state.
+        folded: The folded fields of each input.
+        states: One for each of its tasks.
+        predictions: Its answers, at last.
+        error: Why it has none.
+    """
 
-
-class NoStates:
-    """No adaptations at all: for a bundle that is only checked."""
-
-    def pinned(
-        self, caller: Caller, served: Served, name: str, *, min_revision: int | None
-    ) -> AbstractAsyncContextManager[tuple[Held, int]]:
-        """See `StoredStates`."""
-        raise AdaptationNotFound(f"no adaptation {name!r}")
+    ask: Ask
+    lesson: Lesson | None = None
+    first: int = 0
+    row: int = 0
+    folded: Sequence[tuple[str, ...]] = ()
+    states: Sequence[Pinned] = ()
+    predictions: Sequence[Prediction] = ()
+    error: HandfulError | None = None
 
 
 class Predictor:
@@ -99,12 +84,16 @@ class Predictor:
         models: What is served.
         states: Of the stored tasks.
         decoder: Threads that decode pictures and texts.
+        known: What support sets of earlier calls came to.
     """
 
-    def __init__(self, models: Models, states: StoredStates, decoder: Executor) -> None:
+    def __init__(
+        self, models: Models, states: StoredStates, decoder: Executor, known: RepeatedSupports | None = None
+    ) -> None:
         self._models = models
         self._states = states
         self._decoder = decoder
+        self._known = RepeatedSupports(0) if known is None else known
 
     async def predict(
         self, caller: Caller, model: str, version: VersionRef, asks: Sequence[Ask], options: PredictOptions
@@ -112,156 +101,196 @@ class Predictor:
         """The predictions of every ask, in order; with `partial`, an error in place of those that failed.
 
         Raises:
-            HandfulError: the model is unknown, or, without `partial`, the first ask that failed.
+            HandfulError: the model is unknown, or, without `partial`, an ask failed.
         """
         served = self._models.version(model, version)
-        if len(asks) == 1 and not options.partial:
-            return served, [await self.answer(caller, served, asks[0], options)]
-        places = groups(asks)
-        found = await asyncio.gather(
-            *(self._group(caller, served, [asks[place] for place in group], options) for group in places)
-        )
-        results = dict(zip(chain(*places), chain(*found), strict=True))
-        outcomes: list[Outcome] = []
-        for place in range(len(asks)):
-            result = results[place]
-            if isinstance(result, BaseException) and not (options.partial and isinstance(result, HandfulError)):
-                raise result
-            outcomes.append(result)
-        return served, outcomes
+        return served, await self.answers(caller, served, asks, options)
 
-    async def _group(
+    async def answers(
         self, caller: Caller, served: Served, asks: Sequence[Ask], options: PredictOptions
-    ) -> Sequence[Outcome | BaseException]:
-        """The outcome of each ask of the same task; where the caller can mend something, each is answered alone."""
-        if len(asks) > 1:
-            try:
-                predictions = iter(await self.answer(caller, served, together(asks), options))
-            except CapacityError as error:
-                return [error] * len(asks)
-            except RequestError:
-                pass
-            else:
-                return [list(islice(predictions, ask.answers)) for ask in asks]
-        alone = (self.answer(caller, served, ask, options) for ask in asks)
-        return await asyncio.gather(*alone, return_exceptions=True)
+    ) -> list[Outcome]:
+        """All asks together: their inputs are encoded in one run and answered in one run, whatever their tasks.
 
-    async def answer(self, caller: Caller, served: Served, ask: Ask, options: PredictOptions) -> list[Prediction]:
+        Raises:
+            HandfulError: without `partial`, an ask failed.
+        """
+        works = [self._begun(caller, served, ask, options) for ask in asks]
+        try:
+            features = await self._encode(served, _live(works))
+        except CapacityError as error:
+            _fail(_live(works), error, options)
+            return _outcomes(works)
+        except HandfulError as error:
+            if len(works) > 1 and options.partial:  # whoever brought the bad input fails alone
+                return await self._halves(caller, served, asks, options)
+            _fail(_live(works), error, options)
+            return _outcomes(works)
+        with served.cache.pins() as pins:
+            or_base = options.on_missing == "base"
+            pinning = Pinning(pins, caller, served, self._states, self._decoder, or_base, options.min_revision)
+            await _pin(pinning, _live(works), options)
+            try:
+                await _answer(served, features, _live(works), options)
+            except CapacityError as error:
+                _fail(_live(works), error, options)
+        return _outcomes(works)
+
+    async def answer(self, caller: Caller, served: Served, ask: Ask, options: PredictOptions) -> Sequence[Prediction]:
         """The predictions of one ask: of each input in order, and of each task in order within it.
 
         Raises:
             HandfulError: an input, an example or the task is not valid.
         """
-        ask = Ask(ask.inputs, ask.fields, resolved(served, ask.task))
-        check_task(served, ask.task, options.read)
-        examples = _examples(served, ask.task) if isinstance(ask.task, BySupport) else []
-        values = [*ask.inputs, *(example.input for example in examples)]
-        fields = [*ask.fields, *(f"{example.field}.input" for example in examples)]
-        encoded, folded = await encode(served, values, fields, self._decoder)
-        features, support = split(encoded, len(ask.inputs))
-        async with AsyncExitStack() as pins:
-            states = await self._pin(pins, caller, served, ask, (support, examples), options)
-            answers = await _answers(served, ask, features, states, options.read)
-        stored = ask.task.id if isinstance(ask.task, ByAdaptation) else None
-        taught = tuple(chain.from_iterable(_places(examples, folded[len(ask.inputs) :])))
-        return [
-            Prediction(answer, state.used, state.held.task, stored, state.revision, (*of_input, *state.folded, *taught))
-            for of_input, of_tasks in zip(folded[: len(ask.inputs)], answers, strict=True)
-            for state, answer in zip(states, of_tasks, strict=True)
-        ]
+        (outcome,) = await self.answers(caller, served, [ask], options)
+        if isinstance(outcome, HandfulError):
+            raise outcome
+        return outcome
 
-    async def _pin(
-        self,
-        pins: AsyncExitStack,
-        caller: Caller,
-        served: Served,
-        ask: Ask,
-        support: tuple[Arrays, list[Labelled]],
-        options: PredictOptions,
-    ) -> list[_State]:
-        """The states of the ask's tasks, each in a slot until the pins are taken out."""
-        task = ask.task
-        if isinstance(task, ByTask):
-            return [await self._described(pins, served, named) for named in task.names]
-        if isinstance(task, BySupport):
-            return [await self._learned(pins, served, task, support)]
-        if isinstance(task, ByAdaptation):
-            return [await self._stored(pins, caller, served, task, options)]
-        return [await self._base(pins, served, task.field)]
-
-    async def _described(self, pins: AsyncExitStack, served: Served, named: Named) -> _State:
-        described = await decode_named(served, named, self._decoder)
-        held = await pins.enter_async_context(pinned_state(served, described))
-        return _State(held, "task", folded=described.folded)
-
-    async def _learned(
-        self, pins: AsyncExitStack, served: Served, task: BySupport, support: tuple[Arrays, list[Labelled]]
-    ) -> _State:
-        named = start(served, task.named, task.field)
-        if named is None:
-            held = await pins.enter_async_context(served.cache.borrowed(await state_of(served, *support)))
-            return _State(held, "support")
-        described = await decode_named(served, named, self._decoder)
-        labels = [example.label for example in support[1]]
-        check_ways(labels, described.labels, served.manifest.ways, task.field)
-        state = await state_of(served, *support, await described_state(served, described))
-        held = await pins.enter_async_context(served.cache.borrowed(state))
-        return _State(held, "support", folded=described.folded)
-
-    async def _stored(
-        self, pins: AsyncExitStack, caller: Caller, served: Served, task: ByAdaptation, options: PredictOptions
-    ) -> _State:
+    def _begun(self, caller: Caller, served: Served, ask: Ask, options: PredictOptions) -> _Work:
+        """An ask whose task and examples are checked."""
+        work = _Work(ask)
         try:
-            pinned = self._states.pinned(caller, served, task.id, min_revision=options.min_revision)
-            held, revision = await pins.enter_async_context(pinned)
-        except AdaptationNotFound as error:
-            if options.on_missing == "error":
-                raise AdaptationNotFound(error.detail, field=task.field, allowed=error.allowed) from error
-            return await self._base(pins, served, "options.on_missing")
-        if not served.can_answer(held):
-            raise TaskConflict(f"adaptation {task.id!r} has no examples", field=task.field)
-        return _State(held, "personal", revision)
+            task = resolved(served, ask.task)
+            if task is not ask.task:
+                work.ask = Ask(ask.inputs, ask.fields, task)
+            check_task(served, task, options.read)
+            if isinstance(task, BySupport):
+                work.lesson = Lesson(served, caller, task, self._known, self._decoder)
+        except HandfulError as error:
+            _fail([work], error, options)
+        return work
 
-    async def _base(self, pins: AsyncExitStack, served: Served, place: str) -> _State:
-        must_accept(served, "base", place)
-        if (base := served.manifest.base_task) is not None:
-            state = await self._described(pins, served, Named(base, field=place))
-            return _State(state.held, "base")
-        held = await pins.enter_async_context(served.cache.pinned(("base", served.digest), lambda: base_state(served)))
-        return _State(held, "base")
+    async def _encode(self, served: Served, works: Sequence[_Work]) -> Arrays:
+        """The features of all inputs, and of all examples behind those of their ask."""
+        values, fields = [], []
+        for work in works:
+            work.first = len(values)
+            values += work.ask.inputs
+            fields += work.ask.fields
+            if work.lesson is not None:
+                values += [example.input for example in work.lesson.examples]
+                fields += [f"{example.field}.input" for example in work.lesson.examples]
+        features, folded = await encode(served, values, fields, self._decoder)
+        for work in works:
+            end = work.first + len(work.ask.inputs)
+            work.folded = folded[work.first : end]
+            if work.lesson is not None:
+                span = slice(end, end + len(work.lesson.examples))
+                work.lesson.give({name: array[span] for name, array in features.items()}, folded[span])
+        return features
 
-
-def _examples(served: Served, task: BySupport) -> list[Labelled]:
-    """The examples, checked by the rules of the task that learning starts from."""
-    named = start(served, task.named, task.field)
-    rules = served.rules(named.id, described=True) if named is not None else served.rules()
-    return checked(task.examples, rules, task.field)
-
-
-async def _answers(
-    served: Served, ask: Ask, features: Arrays, states: Sequence[_State], options: ReadOptions
-) -> list[list[Answer]]:
-    """For each input the answer under each state: all of them in one batch, each read as its task says."""
-    slots = [state.held.slot for state in states]
-    if len(slots) > 1:
-        features = {name: np.repeat(array, len(slots), axis=0) for name, array in features.items()}
-    y = await served.engine.predict(features, slots * len(ask.inputs))
-    by_state = []
-    for place, state in enumerate(states):
-        held = state.held
-        output, columns = served.reader(held.task)
-        if output.kind == "class" and not held.labels.present:
-            raise NotAccepted(
-                "the labels of the task are not known", field=ask.task.field, allowed="a support set beside it"
-            )
-        of_task = y[place :: len(states), :, columns]
-        by_state.append(read(of_task, held.labels, held.shots, output, options, ask.fields))
-    return [list(answers) for answers in zip(*by_state, strict=True)]
+    async def _halves(
+        self, caller: Caller, served: Served, asks: Sequence[Ask], options: PredictOptions
+    ) -> list[Outcome]:
+        middle = len(asks) // 2
+        parts = (asks[:middle], asks[middle:])
+        first, second = await asyncio.gather(*(self.answers(caller, served, part, options) for part in parts))
+        return first + second
 
 
-def _places(examples: Sequence[Labelled], folded: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Where the folded fields of a support set stand in the request."""
-    return [
-        tuple(f"{example.field}.input.{name}" for name in names)
-        for example, names in zip(examples, folded, strict=True)
-    ]
+def _live(works: Sequence[_Work]) -> list[_Work]:
+    return [work for work in works if work.error is None]
+
+
+def _fail(works: Iterable[_Work], error: HandfulError, options: PredictOptions) -> None:
+    """Note an error of asks that may fail alone; raise it where they may not."""
+    if not options.partial:
+        raise error
+    for work in works:
+        work.error = error
+
+
+def _outcomes(works: Sequence[_Work]) -> list[Outcome]:
+    return [work.predictions if work.error is None else work.error for work in works]
+
+
+async def _pin(pinning: Pinning, works: Sequence[_Work], options: PredictOptions) -> None:
+    found = await pinning.pin([Wanted(work.ask.task, work.lesson) for work in works])
+    for work, states in zip(works, found, strict=True):
+        try:
+            work.states = _readable(pinning.served, work.ask, states, options.read)
+        except HandfulError as error:
+            _fail([work], error, options)
+
+
+def _readable(served: Served, ask: Ask, states: list[Pinned] | HandfulError, options: ReadOptions) -> Sequence[Pinned]:
+    """The states of an ask, if there are any, and their answers can be read as the caller wants.
+
+    Raises:
+        HandfulError: there are none, or they cannot.
+    """
+    if isinstance(states, HandfulError):
+        raise states
+    for state in states:
+        reading = served.reading(state.held)
+        check_options(reading.output, options)
+        if not reading.known:
+            what = "the labels of the task are not known"
+            raise NotAccepted(what, field=ask.task.field, allowed="a support set beside it")
+    return states
+
+
+async def _answer(served: Served, features: Arrays, works: Sequence[_Work], options: PredictOptions) -> None:
+    """Run all inputs under their states in one go, and read what comes of it."""
+    rows: list[int] = []
+    slots: list[int] = []
+    for work in works:
+        work.row = len(rows)
+        of_states = [state.held.slot for state in work.states]
+        for place in range(work.first, work.first + len(work.ask.inputs)):
+            rows += [place] * len(of_states)
+            slots += of_states
+    if not rows:
+        return
+    y = await served.engine.predict(_taken(features, rows), slots)
+    answers = _read(served, y, works, options.read)
+    for work in works:
+        try:
+            work.predictions = _predictions(served, work, answers)
+        except InputInvalid as error:
+            _fail([work], error, options)
+
+
+def _taken(features: Arrays, rows: list[int]) -> Arrays:
+    """Rows of features, in order; as they are where that is all of them, once each."""
+    if all(len(array) == len(rows) for array in features.values()) and rows == list(range(len(rows))):
+        return features
+    return {name: array[rows] for name, array in features.items()}
+
+
+def _read(served: Served, y: Array, works: Sequence[_Work], options: ReadOptions) -> list[Answer | None]:
+    """The answer of each row of `y`: rows that are read alike are read together, whoever asked for them."""
+    alike: dict[Reading, list[int]] = {}
+    for work in works:
+        step = len(work.states)
+        for place, state in enumerate(work.states):
+            rows = range(work.row + place, work.row + step * len(work.ask.inputs), step)
+            alike.setdefault(served.reading(state.held), []).extend(rows)
+    if len(alike) == 1:
+        return read(y, next(iter(alike)), options)
+    answers: list[Answer | None] = [None] * len(y)
+    for reading, places in alike.items():
+        for row, answer in zip(places, read(y[places], reading, options), strict=True):
+            answers[row] = answer
+    return answers
+
+
+def _predictions(served: Served, work: _Work, answers: Sequence[Answer | None]) -> list[Prediction]:
+    """The answers of one ask.
+
+    Raises:
+        InputInvalid: a row has none, since its input is too large.
+    """
+    task, row = work.ask.task, work.row
+    stored = task.id if isinstance(task, ByAdaptation) else None
+    taught = work.lesson.folded if work.lesson is not None else ()
+    found = []
+    for place, of_input in enumerate(work.folded):
+        for state in work.states:
+            answer = answers[row]
+            if answer is None:
+                raise not_finite(served.reading(state.held), work.ask.fields[place])
+            folded = (*of_input, *state.folded, *taught)
+            found.append(Prediction(answer, state.used, state.held.task, stored, state.revision, folded))
+            row += 1
+    return found

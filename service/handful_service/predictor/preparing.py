@@ -15,26 +15,23 @@ from .labelling import Labelling
 from .models import Served
 from .supports import Labelled
 
-PICTURES_AT_A_TIME = 8
-TEXTS_AT_A_TIME = 32
-
 
 async def decode(served: Served, values: Sequence[Any], fields: Sequence[str], executor: Executor) -> Decoded:
     """Arrays of raw inputs; pictures and texts are decoded off the event loop, since large ones take a while.
 
     A few at a time: other calls get their turn, and a call that is over, by its deadline, stops there.
     """
-    manifest = served.manifest
-    kinds = {spec.kind for spec in manifest.inputs.values()}
-    if not kinds & {"image", "text"}:
+    manifest, size = served.manifest, served.decoded_at_a_time
+    if size is None:
         return decode_rows(values, fields, manifest)
-    size = PICTURES_AT_A_TIME if "image" in kinds else TEXTS_AT_A_TIME
     loop = asyncio.get_running_loop()
     parts = []
     for at in range(0, max(1, len(values)), size):
         span = slice(at, at + size)
         found = loop.run_in_executor(executor, decode_rows, values[span], fields[span], manifest, served.tokenizer)
         parts.append(await found)
+    if len(parts) == 1:
+        return parts[0]
     arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in manifest.inputs}
     return Decoded(arrays, tuple(folded for part in parts for folded in part.folded))
 
@@ -51,9 +48,10 @@ async def encode(
     decoded = await decode(served, values, fields, executor)
     features = await served.engine.encode(decoded.arrays)
     for array in features.values():
-        for place in np.flatnonzero(~np.isfinite(array).all(axis=tuple(range(1, array.ndim)))):
+        if not np.isfinite(array).all():
+            finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
             raise InputInvalid(
-                "gives features that are not finite", field=fields[int(place)], allowed="smaller numbers"
+                "gives features that are not finite", field=fields[int(finite.argmin())], allowed="smaller numbers"
             )
     return features, decoded.folded
 

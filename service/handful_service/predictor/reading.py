@@ -1,13 +1,13 @@
 """From `y` to answers: the one place for softmax, members, calibration, conformal sets and intervals."""
 
+import math
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.outputs import Calibration, ClassOutput, LabelsOutput, NumberOutput, TaskReader
+from ..bundle.outputs import Calibration, LabelsOutput, NumberOutput, TaskReader
 from ..errors import InputInvalid, NotAccepted
 from ..task import Array, Labels
 
@@ -76,6 +76,9 @@ Answer = ClassAnswer | LabelsAnswer | NumberAnswer
 DEFAULT_THRESHOLD = 0.5
 """Of the score of a label that may hold beside others, where there is no calibration."""
 
+FEW = 64
+"""Logits of a row up to which plain Python is faster than numpy, whose every call costs as much as some of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
@@ -84,29 +87,63 @@ class _Cell:
     quantile: float | None
 
 
-def read(
-    y: Array, labels: Labels, shots: float, output: TaskReader, options: ReadOptions, fields: Sequence[str]
-) -> list[Answer]:
-    """The answers of some rows of one task.
+class Reading:
+    """How the columns of a task state are read.
 
     Args:
-        y: Float32 `[n, member, column]`, the columns of the task: logits, or the means and log-variances of numbers.
+        output: Says the kind of the answer, and holds the calibration.
         labels: The label of each column of logits; those without one are left out.
         shots: The task's effective shots.
-        output: Says the kind of the answer, and holds the calibration.
-        options: What the caller wants.
-        fields: The place of each row's input in the request, for messages.
-
-    Raises:
-        NotAccepted: an option that this kind of output, or one without calibration, cannot serve.
-        InputInvalid: the columns of a row are not finite, because the input is too large.
+        columns: The columns of the task in the whole of `y`.
     """
-    check_options(output, options)
-    if isinstance(output, NumberOutput):
-        return list(_numbers(y.astype(np.float64), shots, output, options, fields))
-    if isinstance(output, LabelsOutput):
-        return list(_any_of(y, output, options, fields))
-    return list(_classes(y, labels, shots, output, options, fields))
+
+    __slots__ = ("_cells", "columns", "names", "output", "places", "shots")
+
+    def __init__(self, output: TaskReader, labels: Labels, shots: float, columns: slice = slice(None)) -> None:
+        self.output, self.shots, self.columns = output, shots, columns
+        self.places = [place for place, label in enumerate(labels.slots) if label is not None]
+        self.names = tuple(label for label in labels.slots if label is not None)
+        self._cells: dict[float | None, _Cell] = {}
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known what the columns stand for: classes need labels."""
+        return bool(self.names) or self.output.kind != "class"
+
+    def cell(self, confidence: float | None) -> _Cell:
+        """The temperature and the quantile of a conformal set at a confidence; None means the default."""
+        found = self._cells.get(confidence)
+        if found is None:
+            found = _cell(self.output.calibration, len(self.names), self.shots, confidence)
+            if len(self._cells) < MOST_CELLS:
+                self._cells[confidence] = found
+        return found
+
+
+MOST_CELLS = 16
+"""Confidences whose cell is kept: callers choose them."""
+
+
+def read(y: Array, reading: Reading, options: ReadOptions) -> list[Answer | None]:
+    """The answers of some rows of one task; None for a row whose columns are not finite: its input is too large.
+
+    Args:
+        y: Float32 `[n, member, column]`: logits, or the means and log-variances of numbers.
+        reading: How they are read.
+        options: What the caller wants, and the output can serve: see `check_options`.
+    """
+    y = y[:, :, reading.columns]
+    if isinstance(reading.output, NumberOutput):
+        return _numbers(y.astype(np.float64), reading.shots, reading.output, options)
+    if isinstance(reading.output, LabelsOutput):
+        return _any_of(y, reading.output, options)
+    return _classes(y, reading, options)
+
+
+def not_finite(reading: Reading, field: str) -> InputInvalid:
+    """The error of a row for which `read` has no answer."""
+    what = "a number that is" if reading.output.kind == "number" else "scores that are"
+    return InputInvalid(f"gives {what} not finite", field=field, allowed="smaller numbers")
 
 
 def check_options(output: TaskReader, options: ReadOptions, task: str | None = None) -> None:
@@ -130,50 +167,61 @@ def check_options(output: TaskReader, options: ReadOptions, task: str | None = N
         raise NotAccepted(f"{who} has no calibration", field="options.confidence", allowed="no confidence")
 
 
-def _classes(
-    y: Array, labels: Labels, shots: float, output: ClassOutput, options: ReadOptions, fields: Sequence[str]
-) -> list[ClassAnswer]:
-    slots, names = zip(*labels.present, strict=True)
-    cell = _cell(output.calibration, len(names), shots, options.confidence)
-    scores = _softmax(y[:, :, list(slots)].astype(np.float64) / cell.temperature).mean(axis=1)
-    _refuse_infinite(scores, fields)
-    return [_answer(row, names, cell, options) for row in scores]
+def _classes(y: Array, reading: Reading, options: ReadOptions) -> list[Answer | None]:
+    cell = reading.cell(options.confidence)
+    if y.shape[1] * len(reading.places) <= FEW:
+        return [_class_of_few(row, reading, cell, options) for row in y.tolist()]
+    scores = _softmax(y[:, :, reading.places].astype(np.float64) / cell.temperature).mean(axis=1)
+    finite = np.isfinite(scores).all(axis=1)
+    return [
+        _answer(row.tolist(), np.argsort(-row, kind="stable").tolist(), reading.names, cell, options) if good else None
+        for row, good in zip(scores, finite, strict=True)
+    ]
 
 
-def _any_of(y: Array, output: LabelsOutput, options: ReadOptions, fields: Sequence[str]) -> list[LabelsAnswer]:
+def _class_of_few(
+    members: list[list[float]], reading: Reading, cell: _Cell, options: ReadOptions
+) -> ClassAnswer | None:
+    """The same as with numpy, for one row: a softmax for each member, their mean, and the answer."""
+    scores = [0.0] * len(reading.places)
+    for row in members:
+        logits = [row[place] / cell.temperature for place in reading.places]
+        most = max(logits)
+        raised = [math.exp(logit - most) for logit in logits]  # of what is infinite, NaN
+        total = sum(raised) * len(members)
+        scores = [score + part / total for score, part in zip(scores, raised, strict=True)]
+    if not all(map(math.isfinite, scores)):
+        return None
+    order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)  # which keeps the order of equal ones
+    return _answer(scores, order, reading.names, cell, options)
+
+
+def _any_of(y: Array, output: LabelsOutput, options: ReadOptions) -> list[Answer | None]:
     """A sigmoid for each label, its mean over the members, and the labels whose mean reaches their threshold."""
     names, table = output.labels, output.calibration
     logits = y.astype(np.float64) / (1.0 if table is None else table.temperature)
     with np.errstate(over="ignore"):  # of a very low logit, whose score is 0
         scores = (1 / (1 + np.exp(-logits))).mean(axis=1)
-    _refuse_infinite(scores, fields)
     threshold = np.full(len(names), DEFAULT_THRESHOLD) if table is None else np.array(table.threshold)
-    found = []
-    for row in scores:
+    found: list[Answer | None] = []
+    for row, good in zip(scores, np.isfinite(scores).all(axis=1), strict=True):
         order = np.argsort(-row, kind="stable")
         shown = {names[place]: float(row[place]) for place in order[: options.top]} if options.scores else None
-        found.append(LabelsAnswer(tuple(names[place] for place in order if row[place] >= threshold[place]), shown))
+        labels = tuple(names[place] for place in order if row[place] >= threshold[place])
+        found.append(LabelsAnswer(labels, shown) if good else None)
     return found
 
 
-def _refuse_infinite(scores: NDArray[np.float64], fields: Sequence[str]) -> None:
-    for place in np.flatnonzero(~np.isfinite(scores).all(axis=1)):
-        raise InputInvalid("gives scores that are not finite", field=fields[int(place)], allowed="smaller numbers")
-
-
-def _numbers(
-    y: NDArray[np.float64], shots: float, output: NumberOutput, options: ReadOptions, fields: Sequence[str]
-) -> list[NumberAnswer]:
+def _numbers(y: NDArray[np.float64], shots: float, output: NumberOutput, options: ReadOptions) -> list[Answer | None]:
     """The members' Gaussians mixed into one: the law of total variance."""
     means, log_variances = y[..., 0], y[..., 1]
     value = means.mean(axis=1)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite has no answer
         deviation = np.sqrt(np.exp(log_variances).mean(axis=1) + means.var(axis=1))
         half = output.half_width(shots, options.confidence or DEFAULT_CONFIDENCE) * deviation
         finite = np.isfinite(y).all(axis=(1, 2)) & np.isfinite(value - half) & np.isfinite(value + half)
-    for place in np.flatnonzero(~finite):
-        raise InputInvalid("gives a number that is not finite", field=fields[int(place)], allowed="smaller numbers")
-    return [NumberAnswer(float(v), (float(v - h), float(v + h))) for v, h in zip(value, half, strict=True)]
+    rows = zip(value.tolist(), half.tolist(), finite.tolist(), strict=True)
+    return [NumberAnswer(v, (v - h, v + h)) if good else None for v, h, good in rows]
 
 
 def _cell(calibration: Calibration | None, ways: int, shots: float, confidence: float | None) -> _Cell:
@@ -194,22 +242,30 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
 
 
-def _answer(scores: NDArray[np.float64], names: tuple[str, ...], cell: _Cell, options: ReadOptions) -> ClassAnswer:
-    order = np.argsort(-scores, kind="stable")
+def _answer(
+    scores: list[float], order: list[int], names: tuple[str, ...], cell: _Cell, options: ReadOptions
+) -> ClassAnswer:
+    """The answer of a row, given its scores and their places from the highest on."""
     chosen = None
     if cell.quantile is not None:
-        chosen = tuple(names[place] for place in order[: _set_size(scores[order], cell.confidence, cell.quantile)])
-    shown = {names[place]: float(scores[place]) for place in order[: options.top]} if options.scores else None
-    best = int(order[0])
-    return ClassAnswer(names[best], float(scores[best]), shown, chosen, None if chosen is None else len(chosen) != 1)
+        size = _set_size([scores[place] for place in order], cell.confidence, cell.quantile)
+        chosen = tuple([names[place] for place in order[:size]])
+    shown = {names[place]: scores[place] for place in order[: options.top]} if options.scores else None
+    best = order[0]
+    return ClassAnswer(names[best], scores[best], shown, chosen, None if chosen is None else len(chosen) != 1)
 
 
-def _set_size(falling: NDArray[np.float64], confidence: float, quantile: float) -> int:
+def _set_size(falling: list[float], confidence: float, quantile: float) -> int:
     """How many of the highest scores are in the set.
 
     The conformal set alone is empty where no score reaches its threshold, which is where doubt is greatest. So the
     set also holds the highest scores up to a sum of the confidence; a larger set covers no less.
     """
-    conformal = int((falling >= 1 - quantile).sum())
-    credible = int((falling.cumsum() < confidence).sum()) + 1
-    return min(len(falling), max(conformal, credible))
+    conformal = 0
+    while conformal < len(falling) and falling[conformal] >= 1 - quantile:
+        conformal += 1
+    credible, total = 1, falling[0]
+    while credible < len(falling) and total < confidence:
+        total += falling[credible]
+        credible += 1
+    return max(conformal, credible)

@@ -1,6 +1,6 @@
 """How a request names its tasks, and what it asks of them: values that the use cases take."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ class ByTask:
 
 @dataclass(frozen=True, slots=True)
 class BySupport:
-    """The task is defined by the examples of this call; nothing is kept.
+    """The task is defined by the examples of this call; nothing is stored.
 
     Attributes:
         named: The task that learning starts from, if one is described.
@@ -85,8 +85,8 @@ class Ask:
         fields: The place of each in the request, for messages.
     """
 
-    inputs: tuple[Any, ...]
-    fields: tuple[str, ...]
+    inputs: Sequence[Any]
+    fields: Sequence[str]
     task: TaskRef
 
     @property

@@ -6,19 +6,19 @@ their sum; correcting and unlearning sum again what is left.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ..cache import Held
-from ..errors import AdaptationNotFound, Overloaded, TaskConflict
+from ..cache import Held, Pins
+from ..errors import AdaptationNotFound, HandfulError, Overloaded, TaskConflict
 from ..npz import pack, unpack
 from ..store.lanes import AsyncStore
 from ..store.values import Adaptation, Example, Key, NewState, RevisionMoved
 from ..task import Arrays, Caller, Label, Labels, SupportSet, TaskState
 from .accepting import check_learns, must_accept, start
+from .beside import all_of
 from .changes import Pending
 from .describing import check_named, decode_named, described_state
 from .labelling import Labelling
@@ -157,27 +157,34 @@ class States:
         prior = await described_state(served, described)
         return Start(served.rules(named.id, described=True), prior, described.folded)
 
-    @asynccontextmanager
-    async def pinned(
-        self, caller: Caller, served: Served, name: str, *, min_revision: int | None
-    ) -> AsyncIterator[tuple[Held, int]]:
-        """The current state of an adaptation in a slot, and its revision.
+    async def pin(
+        self, pins: Pins, caller: Caller, served: Served, names: Sequence[str], *, min_revision: int | None
+    ) -> list[tuple[Held, int] | HandfulError]:
+        """The current state of each adaptation, pinned, and its revision; or why there is none.
 
-        Raises:
-            AdaptationNotFound: the caller has none of this id.
+        An error is `AdaptationNotFound` where the caller has none of the id.
         """
-        async with AsyncExitStack() as pins:
-            yield await self._pin(pins, served, Key(caller.tenant, served.manifest.name, name), min_revision)
+        keys = [Key(caller.tenant, served.manifest.name, name) for name in names]
+        heads = await self._store.heads(keys)
+        found: list[tuple[Held, int] | HandfulError | None] = []
+        for key in keys:
+            revision = heads.get(key, 0)
+            held = pins.find((key, served.digest, revision)) if revision >= (min_revision or 1) else None
+            found.append(None if held is None else (held, revision))
+        waiting = [place for place, state in enumerate(found) if state is None]
+        if waiting:
+            calls = (self._pin(pins, served, keys[place], min_revision) for place in waiting)
+            for place, state in zip(waiting, await all_of(calls), strict=True):
+                found[place] = state
+        return [state for state in found if state is not None]
 
-    async def _pin(self, pins: AsyncExitStack, served: Served, key: Key, min_revision: int | None) -> tuple[Held, int]:
+    async def _pin(self, pins: Pins, served: Served, key: Key, min_revision: int | None) -> tuple[Held, int]:
         for _ in range(ATTEMPTS):
             revision = await self._head(key, min_revision)
             # The revision is part of the place: a state that was replaced is never answered with again.
             place = (key, served.digest, revision)
             try:
-                held = await pins.enter_async_context(
-                    served.cache.pinned(place, lambda: self._load(served, key, revision))  # noqa: B023 (awaited here)
-                )
+                held = await pins.pin(place, lambda: self._load(served, key, revision))  # noqa: B023 (awaited here)
             except RevisionMoved:
                 continue
             return held, revision

@@ -23,42 +23,49 @@ def asks_of(request: PredictRequest, most: int) -> list[Ask]:
     if (request.inputs is None) == (request.rows is None):
         both = "stands beside `rows`" if request.rows else "missing"
         raise RequestInvalid(both, field="inputs", allowed="either `inputs` or `rows`")
-    inputs, rows = request.inputs or [], request.rows or []
-    if inputs and request.partial:
+    if request.rows is not None:
+        return _asks_of_rows(request, request.rows, most)
+    inputs = request.inputs or []
+    if request.partial:
         raise RequestInvalid("is for `rows`", field="partial", allowed="`rows` beside it")
+    fields = [f"inputs[{place}]" for place in range(len(inputs))]
+    ask = Ask(inputs, fields, _task(request, ""))
+    _refuse_beyond(most, "inputs", len(inputs), ask.answers)
+    return [ask]
+
+
+def _asks_of_rows(request: PredictRequest, rows: Sequence[RowRequest], most: int) -> list[Ask]:
     for key in _NAMES:
-        if rows and getattr(request, key) is not None:
+        if getattr(request, key) is not None:
             raise RequestInvalid("stands beside `rows`", field=key, allowed="a task in each row")
-    name, count = ("inputs", len(inputs)) if inputs else ("rows", len(rows))
+    if len(rows) > most:  # before anything is made of them
+        raise TooLarge(f"there are {len(rows)}", field="rows", allowed=f"at most {most}")
+    asks = [
+        Ask((row.input,), (f"rows[{place}].input",), _task(row, f"rows[{place}].")) for place, row in enumerate(rows)
+    ]
+    _refuse_beyond(most, "rows", len(rows), sum([ask.answers for ask in asks]))
+    return asks
+
+
+def _refuse_beyond(most: int, name: str, count: int, answers: int) -> None:
     if count > most:
         raise TooLarge(f"there are {count}", field=name, allowed=f"at most {most}")
-    fields = tuple(f"inputs[{place}]" for place in range(len(inputs)))
-    asks = [Ask(tuple(inputs), fields, _task(request, ""))] if inputs else []
-    asks += [_ask(row, f"rows[{place}]") for place, row in enumerate(rows)]
-    if (answers := sum(ask.answers for ask in asks)) > most:
+    if answers > most:
         raise TooLarge(f"there are {answers} answers to give", field=name, allowed=f"at most {most}")
-    return asks
 
 
 def refuse_too_many(asks: Sequence[Ask], most: int) -> None:
     """Refuse a call that no queue could ever take, however long its caller tries again."""
-    supports = sum(len(ask.task.examples) for ask in asks if isinstance(ask.task, BySupport))
-    total = supports + sum(ask.answers for ask in asks)
+    total = 0
+    for ask in asks:
+        total += ask.answers + (len(ask.task.examples) if isinstance(ask.task, BySupport) else 0)
     if total > most:
         raise TooLarge(f"there are {total} inputs and support examples", field="rows", allowed=f"at most {most}")
 
 
-def _ask(row: RowRequest, place: str) -> Ask:
-    return Ask((row.input,), (f"{place}.input",), _task(row, f"{place}."))
-
-
 def _task(request: PredictRequest | RowRequest, prefix: str) -> TaskRef:
-    given = [name for name in _NAMES if getattr(request, name) is not None]
-    if len(given) > 1 and given != ["task", "support"]:
-        one_of = ", ".join(f"`{name}`" for name in _NAMES)
-        raise RequestInvalid(
-            f"stands beside `{given[0]}`", field=f"{prefix}{given[-1]}", allowed=f"one of {one_of}; or task and support"
-        )
+    if request.adaptation is not None or (request.task is not None and request.support is not None):
+        _refuse_contradicting(request, prefix)
     if request.adaptation is not None:
         return ByAdaptation(request.adaptation, f"{prefix}adaptation")
     names = () if request.task is None else _names(request.task, f"{prefix}task")
@@ -68,6 +75,15 @@ def _task(request: PredictRequest | RowRequest, prefix: str) -> TaskRef:
         raise RequestInvalid("stands beside `ids`", field=f"{prefix}support", allowed="a task of one `id`")
     examples = _labelled(request.support, f"{prefix}support")
     return BySupport(examples, f"{prefix}support", names[0] if names else None)
+
+
+def _refuse_contradicting(request: PredictRequest | RowRequest, prefix: str) -> None:
+    given = [name for name in _NAMES if getattr(request, name) is not None]
+    if len(given) > 1 and given != ["task", "support"]:
+        one_of = ", ".join(f"`{name}`" for name in _NAMES)
+        raise RequestInvalid(
+            f"stands beside `{given[0]}`", field=f"{prefix}{given[-1]}", allowed=f"one of {one_of}; or task and support"
+        )
 
 
 def _names(task: TaskName, place: str) -> tuple[Named, ...]:

@@ -1,7 +1,7 @@
 """Request bodies: decoded once from the raw bytes and fully validated; failures name the place and what is allowed."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
@@ -61,7 +61,34 @@ def parsed(kind: type[B], content: bytes) -> B:
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
-        raise invalid(error.errors(include_url=False, include_input=False)) from None
+        found = error.errors(include_url=False, include_input=False)
+        raise unknown_key(kind, found) or invalid(found) from None
+
+
+def unknown_key(kind: type[BaseModel], found: Sequence[Any]) -> HandfulError | None:
+    """The error of a key that there is not, if pydantic found one: it may be why another is missing."""
+    for error in found:
+        if error["type"] == "extra_forbidden":
+            *path, key = error["loc"]
+            allowed = ", ".join(_model_at(kind, path).model_fields)
+            return RequestInvalid(f"unknown key {key!r}", field=place(path), allowed=allowed)
+    return None
+
+
+def _model_at(kind: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel]:
+    """The wire model at a place in a body."""
+    for part in path:
+        field = kind.model_fields.get(part) if isinstance(part, str) else None
+        kind = next(_models_in(field.annotation), kind) if field is not None else kind
+    return kind
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models of an annotation such as `list[Model] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
 
 
 def invalid(found: Sequence[Any]) -> HandfulError:

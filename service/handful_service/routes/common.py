@@ -9,6 +9,7 @@ from fastapi import Depends, Header, Path, Query, Request
 from ..answers import ProblemDocument
 from ..assembly import Service
 from ..auth import Guard
+from ..engine.calls import identify
 from ..errors import NotReady, RequestInvalid
 from ..predictor.changes import Precondition
 from ..predictor.models import VersionRef
@@ -41,7 +42,9 @@ def caller_with(scope: Scope | None) -> Callable[[Request], Awaitable[Caller]]:
 
     async def caller(request: Request) -> Caller:
         guard: Guard = request.app.state.guard
-        return guard.caller(request.scope["headers"], scope)
+        found = guard.caller(request.scope["headers"], scope)
+        identify(found.tenant, learns=scope == "adapt")
+        return found
 
     return caller
 

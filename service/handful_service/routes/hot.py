@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..assembly import Service
 from ..auth import Guard
+from ..engine.calls import identify
 from ..errors import NotReady
 from .common import LOADING, MAX_MODEL_NAME
 from .predict import PATH, predicted
@@ -60,9 +61,11 @@ class HotPredict:
     async def _answer(self, model: str, scope: Scope, receive: Receive) -> bytes:
         guard: Guard = self._state.guard
         caller = guard.caller(scope["headers"], "predict")
+        identify(caller.tenant, learns=False)
         service: Service | None = self._state.service
         if service is None:
             raise NotReady(LOADING)
+        service.models.refuse_if_saturated(model)
         content_type = _header(scope, b"content-type")
         check_media(content_type)
         wire = Wire(content_type, scope["query_string"], await _body(receive))

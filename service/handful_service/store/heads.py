@@ -7,7 +7,7 @@ from pathlib import Path
 from .tables import ADAPTATIONS
 from .values import Key
 
-_HEAD = f"SELECT revision FROM {ADAPTATIONS.name} WHERE tenant = ? AND model = ? AND id = ?"  # noqa: S608 (a constant)
+_HEADS = f"SELECT id, revision FROM {ADAPTATIONS.name} WHERE tenant = ? AND model = ? AND id IN "  # noqa: S608 (a constant)
 
 MOST = 64
 """Keys of one call that are looked up here: more would hold the event loop up."""
@@ -34,11 +34,11 @@ class SqliteHeads:
         try:
             if self._connection is None:
                 self._connection = self._connect()
-            found = {}
-            for key in keys:
-                rows = self._connection.execute(_HEAD, (key.tenant, key.model, key.id)).fetchall()
-                if rows:
-                    found[key] = int(rows[0][0])
+            found: dict[Key, int] = {}
+            for (tenant, model), ids in _by_model(keys).items():
+                marks = ",".join("?" * len(ids))
+                for name, revision in self._connection.execute(f"{_HEADS}({marks})", (tenant, model, *ids)).fetchall():
+                    found[Key(tenant, model, name)] = int(revision)
         except sqlite3.Error:
             self.close()
             return None
@@ -56,3 +56,11 @@ class SqliteHeads:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _by_model(keys: Sequence[Key]) -> dict[tuple[str, str], list[str]]:
+    """The ids of each tenant's model: those of a call are all of one."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for key in keys:
+        found.setdefault((key.tenant, key.model), []).append(key.id)
+    return found

@@ -1,0 +1,127 @@
+"""How long calls are worked for: until their deadline, and while somebody waits for the answer.
+
+Watching a client costs a task, and a timer for each call costs more than a small model does. So the calls of the
+usual deadline are looked at together, some times a second, and only what is still there then has its client watched.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
+
+from .engine.calls import Call
+from .errors import DeadlineExceeded
+
+LOOK_S = 0.05
+"""Between two looks at the calls at work."""
+
+
+@dataclass(slots=True, eq=False)
+class Passage:
+    """One request on its way through.
+
+    Attributes:
+        request_id: Of the request.
+        started: When it came, on the clock of `time.monotonic`.
+        call: What the engine knows of it.
+        status: Of its answer; 0 before there is one.
+        answered: Whether the answer was begun.
+        complete: Whether its body was read to the end.
+        receive: Where its client's going is told.
+        task: What works for it.
+        timer: Of a deadline of its own.
+        watcher: What waits for its client to go.
+        over: Why it was ended early, if it was.
+    """
+
+    request_id: str
+    started: float
+    call: Call
+    status: int = 0
+    answered: bool = False
+    complete: bool = False
+    receive: Receive | None = None
+    task: "asyncio.Task[None] | None" = None
+    timer: asyncio.TimerHandle | None = None
+    watcher: "asyncio.Task[None] | None" = None
+    over: Literal["late", "gone"] | None = None
+
+    def end(self, why: Literal["late", "gone"]) -> None:
+        """Stop working for it."""
+        if self.over is None and self.task is not None:
+            self.over = why
+            self.task.cancel()
+
+    def explain(self) -> None:
+        """Say why the task was cancelled, if it was ended here.
+
+        Raises:
+            DeadlineExceeded: the call is overdue.
+            ClientDisconnect: its client is gone.
+        """
+        if self.over is None or self.task is None:
+            return
+        self.task.uncancel()
+        if self.over == "gone":
+            raise ClientDisconnect
+        waited = round(1000 * (time.monotonic() - self.started))
+        raise DeadlineExceeded(f"not ready after {waited} ms", field="X-Deadline-Ms")
+
+    async def watch(self) -> None:
+        """End it when its client goes. A prediction changes nothing, so that nobody misses it."""
+        while self.receive is not None and (await self.receive())["type"] != "http.disconnect":
+            pass
+        if not self.answered:
+            self.end("gone")
+
+
+class Patience:
+    """Ends the calls of a server that are overdue or whose clients are gone. Used from one event loop.
+
+    Args:
+        deadline_s: Of a call that names none.
+    """
+
+    def __init__(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        self._passages: dict[Passage, None] = {}
+        self._look_at: asyncio.TimerHandle | None = None
+
+    def begin(self, passage: Passage, own_s: float | None, receive: Receive) -> None:
+        """Work for a call from now on, in the current task.
+
+        Args:
+            passage: The call.
+            own_s: The deadline that it names, in seconds from its start.
+            receive: Where its client's going is told, once its body is read.
+        """
+        passage.task, passage.receive = asyncio.current_task(), receive
+        if own_s is not None:
+            passage.call.deadline_s = passage.started + own_s
+            passage.timer = asyncio.get_running_loop().call_later(own_s, passage.end, "late")
+        self._passages[passage] = None
+        if self._look_at is None:
+            self._look_at = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def finish(self, passage: Passage) -> None:
+        """Stop looking at a call, however it went."""
+        self._passages.pop(passage, None)
+        if passage.timer is not None:
+            passage.timer.cancel()
+        if passage.watcher is not None:
+            passage.watcher.cancel()
+
+    def _look(self) -> None:
+        self._look_at = None
+        if not self._passages:
+            return
+        self._look_at = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+        now = time.monotonic()
+        for passage in self._passages:
+            if now >= passage.call.deadline_s:
+                passage.end("late")
+            elif passage.watcher is None and passage.complete and passage.call.droppable and not passage.answered:
+                passage.watcher = asyncio.get_running_loop().create_task(passage.watch())
