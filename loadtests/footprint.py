@@ -24,7 +24,7 @@ def main(script: str | None, page: str | None) -> int:
     """Measure and print."""
     ready = []
     for _ in range(STARTS):
-        with server(script) as running:
+        with server(script, workers=1) as running:
             ready.append(running.ready_s)
             idle = running.resident_mb()
             busy = _after_requests(running)

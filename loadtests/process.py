@@ -35,16 +35,28 @@ class Running:
     key: str | None = None
 
     def cpu_s(self) -> float:
-        """Seconds of CPU time that the process has used, in the kernel and outside."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """Seconds of CPU time that the process and its workers have used, in the kernel and outside."""
+        return sum(_cpu_s(pid) for pid in self._tree())
 
     def resident_mb(self) -> float:
-        """Resident memory of the process, in MiB."""
-        for line in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-        raise RuntimeError("no VmRSS")
+        """Resident memory of the process and its workers, in MiB; what they share counts for each."""
+        return sum(_resident_mb(pid) for pid in self._tree())
+
+    def _tree(self) -> list[int]:
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split()
+        return [self.pid, *map(int, children)]
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("no VmRSS")
 
 
 def machine() -> str:
@@ -63,13 +75,16 @@ def report(title: str, figures: dict[str, object], page: str | None) -> None:
 
 
 @contextmanager
-def server(handful: str | None = None, bundles: str = "bundles", *, key: bool = False) -> Iterator[Running]:
+def server(
+    handful: str | None = None, bundles: str = "bundles", *, key: bool = False, workers: int = 0
+) -> Iterator[Running]:
     """A server on a free port and a store of its own, stopped after the block.
 
     Args:
         handful: The console script; by default that of this Python's environment.
         bundles: The model repository.
         key: Whether calls need an API key.
+        workers: As in the setting.
     """
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -82,7 +97,7 @@ def server(handful: str | None = None, bundles: str = "bundles", *, key: bool = 
         if secret is not None:
             environment["HANDFUL_KEYS"] = f"{folder}/keys"
         started = time.monotonic()
-        command = [script, "serve", "--port", str(port), "--bundles", bundles]
+        command = [script, "serve", "--port", str(port), "--bundles", bundles, "--workers", str(workers)]
         process = subprocess.Popen(command, env=environment)  # noqa: S603 (our own script)
         try:
             yield Running(url, process.pid, _ready(url, process, started), secret)

@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from handful_models import omniglot
 
+from .postgres import Postgres, running
 from .serving import BUNDLES, Api, in_process
 from .tasks import Glyphs
 
@@ -45,6 +46,12 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
 def name() -> str:
     """The id of an adaptation that no other test uses."""
     return f"task-{next(_NUMBERS)}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with running() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -172,9 +172,9 @@ def process(folder: Path, bundles: Path = BUNDLES, *, ready: bool = True, **sett
     Args:
         folder: Holds the store and the log.
         ready: Whether to wait until it is ready; else until it ended or listens.
-        settings: As in `Settings`.
+        settings: As in `Settings`; one worker, if they do not say how many.
     """
-    given = {"port": 0, "bundles": bundles, "store": f"sqlite:///{folder / 'handful.db'}", **settings}
+    given = {"port": 0, "workers": 1, "bundles": bundles, "store": f"sqlite:///{folder / 'handful.db'}", **settings}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HANDFUL_")}
     environment |= {f"HANDFUL_{name.upper()}": str(value) for name, value in given.items()}
     log_file = folder / f"log-{time.monotonic_ns()}"

@@ -9,8 +9,9 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from handful_service.auth import append_key
 from handful_service.settings import Settings
 
 from .tiny import Tiny
+from .wire import Wire
 
 POINTS = np.array([[3, 0, 0, 0], [0, 3, 0, 0.5], [0, 0, 3, 0]], np.float64)
 QUERIES = [[0.4, 0.2, 0.1, 0.0], [0.1, 0.5, 0.2, 0.3], [0.2, 0.1, 0.6, 0.0], [0.3, 0.3, 0.2, 0.9]]
@@ -29,6 +31,8 @@ TENANTS = ("ann", "bob")
 READERS, OWNERS = 40, 8
 TOLERANCE = 1e-4
 
+Send = Callable[[str, str, bytes, Sequence[tuple[bytes, bytes]]], Awaitable[tuple[int, bytes]]]
+Only = tuple[bytes, bytes] | None
 Support = tuple[tuple[tuple[float, ...], str], ...]
 """Rows and labels, in event order; empty where there is no adaptation."""
 
@@ -88,11 +92,16 @@ class Report:
 
 
 class Soak:
-    """A run against an app that is ready."""
+    """A run against a server that is ready.
 
-    def __init__(self, app: Any, keys: Mapping[str, str], tiny: Tiny, *, users: int, reads: int, seed: int) -> None:
+    Args:
+        send: Gives status and content of the answer to method, path, body and headers.
+        keys: A key of each tenant.
+    """
+
+    def __init__(self, send: Send, keys: Mapping[str, str], tiny: Tiny, *, users: int, reads: int, seed: int) -> None:
         self.report = Report()
-        self._app, self._keys, self._tiny, self._left = app, keys, tiny, reads
+        self._send, self._keys, self._tiny, self._left = send, keys, tiny, reads
         self._seed, self._clock, self._at_work, self._over = seed, count(1), 0, False
         self._users = [User(tenant, f"user-{place}") for place in range(users // 2) for tenant in TENANTS]
         self._path = f"/v1/models/{tiny.name}"
@@ -105,15 +114,19 @@ class Soak:
         await asyncio.gather(*owners)
         return self.report
 
-    async def _call(self, tenant: str, method: str, path: str, body: Any = None, deadline_ms: int = 0) -> Any:
+    async def _call(
+        self, tenant: str, method: str, path: str, body: Any = None, deadline_ms: int = 0, only_if: Only = None
+    ) -> Any:
         """Status and document of an answer."""
         headers = [(b"content-type", b"application/json"), (b"authorization", f"Bearer {self._keys[tenant]}".encode())]
         if deadline_ms:
             headers.append((b"x-deadline-ms", b"%d" % deadline_ms))
+        if only_if is not None:
+            headers.append(only_if)
         self._at_work += 1
         self.report.most = max(self.report.most, self._at_work)
         try:
-            status, content = await asgi(self._app, method, self._path + path, json.dumps(body).encode(), headers)
+            status, content = await self._send(method, self._path + path, json.dumps(body).encode(), headers)
         finally:
             self._at_work -= 1
         self.report.counts[f"{method} {status}"] += 1
@@ -134,14 +147,15 @@ class Soak:
             added = tuple(value + rng.uniform(-1, 1) for value in row)
             change = Change((*before.support, (added, label)), next(self._clock))
             sent = ("POST", f"{path}/examples", {"examples": _examples(change.support[-1:])})
-        elif kind == "delete":
+        elif kind == "delete" and before.acked is not None:
             change, sent = Change((), next(self._clock)), ("DELETE", path, None)
         else:
             change = Change(user.draw(rng), next(self._clock))
             sent = ("PUT", path, {"support": _examples(change.support)})
         user.changes.append(change)
-        call = asyncio.create_task(self._call(user.tenant, *sent))
-        if rng.random() < 0.15:
+        only_if = _only_after(before, sent[0]) if rng.random() < 0.15 else None
+        call = asyncio.create_task(self._call(user.tenant, *sent, only_if=only_if))
+        if only_if is not None:
             await asyncio.sleep(rng.uniform(0, 0.004))
             call.cancel()
         (answer,) = await asyncio.gather(call, return_exceptions=True)
@@ -217,6 +231,19 @@ class Soak:
         return all(abs(expected[label] - scores[label]) <= TOLERANCE for label in scores)
 
 
+def _only_after(before: Change, method: str) -> Only:
+    """The header that binds a change to the one before it; None where nothing would.
+
+    A change that is cancelled over a real connection may still be under way. With this it happens before the next
+    change, which is a replacement without a condition, or never.
+    """
+    if before.acked is None or (not before.support and method == "DELETE"):
+        return None
+    if not before.support:
+        return (b"if-none-match", b"*")
+    return None if before.revision is None else (b"if-match", b'"%d"' % before.revision)
+
+
 def _examples(support: Support) -> list[dict[str, Any]]:
     return [{"input": list(row), "label": label} for row, label in support]
 
@@ -244,11 +271,21 @@ async def asgi(
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 
+def make_keys(file: Path) -> dict[str, str]:
+    """A key of each tenant, which are in the file."""
+    return {tenant: append_key(file, tenant, tenant, "predict,adapt") for tenant in TENANTS}
+
+
+async def soak_over(url: str, keys: Mapping[str, str], tiny: Tiny, *, users: int, reads: int, seed: int) -> Report:
+    """The report of a soak of a server, over real connections."""
+    return await Soak(Wire(url).send, keys, tiny, users=users, reads=reads, seed=seed).run()
+
+
 async def soak(
     folder: Path, bundles: Path, tiny: Tiny, *, users: int, reads: int, seed: int, **settings: Any
 ) -> Report:
     """The report of a soak on a store in a folder."""
-    keys = {tenant: append_key(folder / "keys", tenant, tenant, "predict,adapt") for tenant in TENANTS}
+    keys = make_keys(folder / "keys")
     failures: list[BaseException] = []
     store = f"sqlite:///{folder / 'handful.db'}"
     given = Settings(bundles=bundles, store=store, keys=folder / "keys", cache_bytes=2**20, **settings)
@@ -258,4 +295,4 @@ async def soak(
             if failures:
                 raise failures[0]
             await asyncio.sleep(0.01)
-        return await Soak(app, keys, tiny, users=users, reads=reads, seed=seed).run()
+        return await Soak(partial(asgi, app), keys, tiny, users=users, reads=reads, seed=seed).run()

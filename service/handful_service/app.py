@@ -33,7 +33,12 @@ _EXEMPT = frozenset({health.LIVE, health.READY, health.METRICS})
 
 
 def create_app(
-    settings: Settings, on_failure: Callable[[BaseException], None] | None = None, *, hot: bool = True
+    settings: Settings,
+    on_failure: Callable[[BaseException], None] | None = None,
+    on_ready: Callable[[], None] | None = None,
+    *,
+    hot: bool = True,
+    metrics: Metrics | None = None,
 ) -> FastAPI:
     """The ASGI application.
 
@@ -42,13 +47,15 @@ def create_app(
     Args:
         settings: All that can be set.
         on_failure: Told the error that keeps the service from ever being ready.
+        on_ready: Told once, when the service is ready.
         hot: Whether predict calls are answered ahead of the router; the answers are the same either way.
+        metrics: Where is counted what happens; None: in memory.
     """
-    metrics = Metrics()
+    metrics = metrics or Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_load(app, settings, on_failure))
+        loading = asyncio.create_task(_load(app, settings, on_failure, on_ready))
         yield
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
@@ -66,6 +73,7 @@ def create_app(
         redirect_slashes=False,  # a path with a slash too many is a problem like any other unknown one
     )
     app.state.service, app.state.draining, app.state.metrics = None, False, metrics
+    app.state.blocked = None
     app.state.guard = Guard(settings.keys)
     for module in (predict, adaptations, models):
         app.include_router(module.router, dependencies=[Depends(deadline)])
@@ -85,7 +93,12 @@ def create_app(
     return app
 
 
-async def _load(app: FastAPI, settings: Settings, on_failure: Callable[[BaseException], None] | None) -> None:
+async def _load(
+    app: FastAPI,
+    settings: Settings,
+    on_failure: Callable[[BaseException], None] | None,
+    on_ready: Callable[[], None] | None,
+) -> None:
     try:
         app.state.guard.load()
         app.state.service = await build_service(settings, app.state.metrics)
@@ -94,7 +107,9 @@ async def _load(app: FastAPI, settings: Settings, on_failure: Callable[[BaseExce
         if on_failure is not None:
             on_failure(error)
         return
-    log.info("ready")
+    app.state.metrics.workers.set(1)
+    if on_ready is not None:
+        on_ready()
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -52,6 +52,14 @@ def serve(argv: Sequence[str]) -> int:
             place = ".".join(map(str, item["loc"])) or "settings"
             print(f"handful serve: {place}: {item['msg'].removeprefix('Value error, ')}", file=sys.stderr)
         return 2
+    from .workers.planning import this_machine, worker_count  # noqa: PLC0415 (as below)
+
+    machine = this_machine(settings)
+    count = worker_count(settings, machine)
+    if count > 1:
+        from .workers.supervisor import run as supervise  # noqa: PLC0415 (a supervisor needs no app)
+
+        return supervise(settings, count, machine.cores)
     from .server import run  # noqa: PLC0415 (a second of import that --help and bad flags do without)
 
     return run(settings)

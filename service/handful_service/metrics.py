@@ -1,9 +1,13 @@
 """What is counted, in Prometheus' form. No label names an adaptation or a tenant."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from .shared_values import keep_in
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -11,9 +15,16 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
-    """The metrics of one server."""
+    """The metrics of one server.
 
-    def __init__(self) -> None:
+    Args:
+        folder: Where the processes of a server keep what each of them counts; None: there is one process.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        if folder is not None:
+            keep_in(folder)
+        self._folder = folder
         self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.registry = CollectorRegistry()
         self.requests = Counter(
@@ -26,15 +37,31 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        self.in_flight = Gauge("handful_requests_in_flight", "Requests at work.", registry=self.registry)
+        self.in_flight = Gauge(
+            "handful_requests_in_flight", "Requests at work.", registry=self.registry, multiprocess_mode="livesum"
+        )
         self.batch_rows = Histogram(
             "handful_batch_rows", "Rows of each graph run.", ["model", "graph"], buckets=_ROWS, registry=self.registry
         )
         self.cached = Gauge(
-            "handful_states_cached", "Task states in slots.", ["model", "version"], registry=self.registry
+            "handful_states_cached",
+            "Task states in slots.",
+            ["model", "version"],
+            registry=self.registry,
+            multiprocess_mode="livesum",
         )
         self.bundles = Gauge(
-            "handful_bundle", "1 for every bundle served.", ["model", "version", "digest"], registry=self.registry
+            "handful_bundle",
+            "1 for every bundle served.",
+            ["model", "version", "digest"],
+            registry=self.registry,
+            multiprocess_mode="livemax",
+        )
+        self.workers = Gauge(
+            "handful_workers_ready", "Workers that are ready.", registry=self.registry, multiprocess_mode="livesum"
+        )
+        self.restarts = Counter(
+            "handful_worker_restarts", "Workers started in place of one that ended.", registry=self.registry
         )
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -59,5 +86,13 @@ class Metrics:
         return observe
 
     def text(self) -> bytes:
-        """All metrics, as `/metrics` gives them."""
-        return generate_latest(self.registry)
+        """All metrics, as `/metrics` gives them: those of every process of the server, and of those that are dead."""
+        if self._folder is None:
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(self._folder))  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+    def forget(self, process: int) -> None:
+        """Take a dead process out of the gauges; what it counted stays."""
+        mark_process_dead(process, str(self._folder))  # type: ignore[no-untyped-call]

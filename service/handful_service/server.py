@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import logging.config
 import os
 import signal
 import socket
@@ -10,25 +9,49 @@ from types import FrameType
 
 import uvicorn
 
+from . import logs
 from .app import create_app
+from .metrics import Metrics
 from .settings import Settings, unknown_variables
 
 log = logging.getLogger("handful.service")
 
 
-class _Server(uvicorn.Server):
-    """Turns readiness to 503 on SIGTERM, goes on serving for `drain_ms`, then answers what it accepted and ends."""
+class Server(uvicorn.Server):
+    """Turns readiness to 503 on SIGTERM, goes on serving for `drain_ms`, then answers what it accepted and ends.
 
-    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
-        super().__init__(config)
+    Args:
+        settings: Of this process.
+        metrics: Where it counts; None: in memory.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        super().__init__(_config(settings))
         self.failure: BaseException | None = None
         self._settings = settings
-        self._app = create_app(settings, self._fail)
-        config.app = self._app
+        self._app = create_app(settings, self.fail, self.is_ready, metrics=metrics)
+        self.config.app = self._app
 
-    def _fail(self, error: BaseException) -> None:
+    @property
+    def exit_code(self) -> int:
+        """Of the process, when it has ended."""
+        return 0 if self.started and self.failure is None else 1
+
+    def fail(self, error: BaseException) -> None:
+        """Note why the service can never be ready, and end."""
         self.failure = error
         self.should_exit = True
+
+    def is_ready(self) -> None:
+        """Told once, when the service is ready."""
+        log.info("ready")
+
+    def drain(self) -> None:
+        """Turn readiness to 503, and close each connection with its next answer: none may be cut off later."""
+        self._app.state.draining = True
+        closing = [(b"connection", b"close")]
+        self.config.encoded_headers = [*self.config.encoded_headers, *closing]
+        self.server_state.default_headers = [*self.server_state.default_headers, *closing]
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain on the first signal; a second one ends at once.
@@ -39,7 +62,7 @@ class _Server(uvicorn.Server):
         if self._app.state.draining or self._settings.drain_ms == 0 or self._app.state.service is None:
             self._exit(sig)
             return
-        self._app.state.draining = True
+        self.drain()
         log.info("draining", extra={"signal": signal.Signals(sig).name, "ms": self._settings.drain_ms})
         loop = asyncio.get_running_loop()
         loop.call_later(self._settings.drain_ms / 1000, self._exit, sig)
@@ -57,12 +80,8 @@ class _Server(uvicorn.Server):
                 log.info("listening", extra={"address": "{}:{}".format(*listening.getsockname()[:2])})
 
 
-def run(settings: Settings) -> int:
-    """Serve until a signal; the exit code is 1 where the service could never be ready."""
-    logging.config.dictConfig(_logging(settings.log_level))
-    for name in unknown_variables(os.environ):
-        log.warning("unknown setting", extra={"variable": name})
-    config = uvicorn.Config(
+def _config(settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
         "",
         host=settings.host,
         port=settings.port,
@@ -71,30 +90,16 @@ def run(settings: Settings) -> int:
         server_header=False,
         timeout_graceful_shutdown=max(1, settings.shutdown_ms // 1000),
     )
-    server = _Server(config, settings)
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal; the exit code is 1 where the service could never be ready."""
+    logs.set_up(settings.log_level)
+    for name in unknown_variables(os.environ):
+        log.warning("unknown setting", extra={"variable": name})
+    server = Server(settings)
     try:
         server.run()
     except SystemExit:  # uvicorn's way of saying that it cannot listen; its log line says why
         return 1
-    return 0 if server.started and server.failure is None else 1
-
-
-def _logging(level: str) -> dict[str, object]:
-    formatter = {
-        "()": "pythonjsonlogger.json.JsonFormatter",
-        "format": "%(levelname)s %(name)s %(message)s",
-        "rename_fields": {"levelname": "level", "name": "logger", "message": "event"},
-        "timestamp": "time",
-    }
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"json": formatter},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
-        "root": {"level": level.upper(), "handlers": ["stderr"]},
-        "loggers": {
-            "handful": {"level": level.upper()},
-            "uvicorn": {"level": "WARNING"},
-            "alembic": {"level": "WARNING"},
-        },
-    }
+    return server.exit_code

@@ -39,7 +39,16 @@ class Settings(BaseSettings):
     provider: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="Where graphs run. `auto` takes CUDA where it is there, else the CPU."
     )
-    threads: int = Field(0, ge=0, le=256, description="Threads of a graph run; 0 means one per available core.")
+    workers: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Processes that serve, each with an engine of its own. 0 means one per available core, as far as "
+        "the memory goes, and one with CUDA.",
+    )
+    threads: int = Field(
+        0, ge=0, le=256, description="Threads of graph runs, of all workers together; 0 means one per available core."
+    )
     inline_ms: float = Field(
         5.0,
         ge=0,
@@ -47,7 +56,9 @@ class Settings(BaseSettings):
         description="Predicted milliseconds up to which a graph run takes place on the event loop; 0 means never.",
     )
     cache_bytes: int = Field(
-        256 * 2**20, ge=2**20, description="Bytes for the task states of all bundles; touched only as they fill."
+        256 * 2**20,
+        ge=2**20,
+        description="Bytes for the task states of all bundles and workers; touched only as they fill.",
     )
     support_cache_bytes: int = Field(
         32 * 2**20,
@@ -65,7 +76,9 @@ class Settings(BaseSettings):
     )
     max_rows_per_call: int = Field(1024, ge=1, description="Inputs or rows of one predict call.")
     max_body_bytes: int = Field(32 * 2**20, ge=1024, description="Bytes of a request body.")
-    max_in_flight: int = Field(512, ge=1, description="Calls at work at a time before further ones are refused.")
+    max_in_flight: int = Field(
+        512, ge=1, description="Calls at work at a time, in all workers, before further ones are refused."
+    )
     deadline_ms: int = Field(
         30_000,
         ge=1,

@@ -12,7 +12,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", WITHOUT + code], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("module", ["app", "server", "cli", "checking"])
+@pytest.mark.parametrize("module", ["app", "server", "cli", "checking", "workers.supervisor", "workers.child"])
 def test_the_service_imports_without_torch_and_onnx(module: str) -> None:
     done = run(f"import handful_service.{module}; print(*sorted(sys.modules))")
     assert done.returncode == 0, done.stderr

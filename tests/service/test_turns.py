@@ -1,0 +1,113 @@
+"""Turns at writing among processes."""
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from handful_service.store.turns import Turns
+
+WRITES = """
+import os, sys, time
+from handful_service.store.turns import Turns
+path, letter, count = sys.argv[1:]
+turns = Turns(path, 20.0)
+print("here", flush=True)
+sys.stdin.readline()
+for _ in range(int(count)):
+    with turns.turn():
+        with open(path + "-order", "a") as file:
+            file.write(letter)
+            file.flush()
+            time.sleep(0.002)
+            file.write(letter.upper())
+print("done", flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextmanager
+def writers(path: Path, letters: str, count: int) -> Iterator[list[subprocess.Popen[str]]]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITES, str(path), letter, str(count)], env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )
+        for letter in letters
+    ]  # fmt: skip
+    try:
+        for one in started:
+            hear(one, "here")
+        for one in started:
+            tell(one)
+        yield started
+    finally:
+        for one in started:
+            one.kill()
+            one.communicate()
+
+
+def hear(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"{word}\n"
+
+
+def tell(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def test_processes_that_always_want_to_write_do_so_by_turns(tmp_path: Path) -> None:
+    with writers(tmp_path / "turns", "ab", 100) as started:
+        for one in started:
+            hear(one, "done")
+    order = (tmp_path / "turns-order").read_text(encoding="utf-8")
+    assert len(order) == 400
+    assert re.fullmatch("(aA|bB)+", order), "nobody writes while another does"
+    both = order[order.index("b") if order[0] == "a" else order.index("a") : min(order.rindex("a"), order.rindex("b"))]
+    assert max(len(run[0]) for run in re.finditer("(?:aA)+|(?:bB)+", both)) <= 3 * 2
+
+
+def test_a_process_that_is_killed_in_its_turn_holds_nobody_up(tmp_path: Path) -> None:
+    with writers(tmp_path / "turns", "a", 10_000) as (victim,):
+        while not (tmp_path / "turns-order").exists():
+            time.sleep(0.001)
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+        turns = Turns(str(tmp_path / "turns"), 5.0)
+        started = time.monotonic()
+        with turns.turn():
+            assert time.monotonic() - started < 1
+        turns.close()
+
+
+def test_who_waits_too_long_goes_on_and_the_log_tells(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "turns").touch()
+    held = subprocess.Popen(
+        [sys.executable, "-c", f"""
+import fcntl, os, time
+file = os.open({str(tmp_path / 'turns')!r}, os.O_RDWR)
+fcntl.lockf(file, fcntl.LOCK_EX, 1, 1)
+print("here", flush=True)
+time.sleep(60)
+"""], text=True, stdout=subprocess.PIPE)  # fmt: skip
+    try:
+        hear(held, "here")
+        turns = Turns(str(tmp_path / "turns"), 0.05)
+        with caplog.at_level(logging.WARNING), turns.turn():
+            pass
+        assert "no turn at writing" in caplog.text
+        turns.close()
+    finally:
+        held.kill()
+        held.communicate()
