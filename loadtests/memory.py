@@ -46,6 +46,9 @@ MOST_GROWTH = 0.05
 PICTURES, TEXTS, CURVES = "glyphs", "papers", "sinusoids-bayes"
 MOST_ROWS, MOST_EXAMPLES = 64, 80
 SLOTS = 1000
+CACHE_BYTES = 2**20
+"""A cache that is full within the first tenth: what it may hold is no growth."""
+
 TOGETHER = 4
 """Most calls of a step; on average there are two and a half, which makes 10⁵ calls of the steps of the full form."""
 
@@ -160,7 +163,8 @@ async def adaptations(bundles: Path) -> AsyncIterator[Step]:
     rng, at = random.Random(3), f"/v1/models/{CURVES}/adaptations"
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(bundles / CURVES, Path(folder) / "bundles" / CURVES)
-        app = create_app(Settings(store=f"sqlite:///{folder}/handful.db", bundles=Path(folder) / "bundles"))
+        store, repository = f"sqlite:///{folder}/handful.db", Path(folder) / "bundles"
+        app = create_app(Settings(store=store, bundles=repository, cache_bytes=CACHE_BYTES))
         async with app.router.lifespan_context(app):
             await ready(app)
 

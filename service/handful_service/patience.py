@@ -18,6 +18,9 @@ from .errors import DeadlineExceeded
 LOOK_S = 0.05
 """Between two looks at the calls at work."""
 
+EXACT_S = 1.0
+"""A deadline shorter than this has a timer of its own, even if it is the usual one."""
+
 
 @dataclass(slots=True, eq=False)
 class Passage:
@@ -99,6 +102,8 @@ class Patience:
             receive: Where its client's going is told, once its body is read.
         """
         passage.task, passage.receive = asyncio.current_task(), receive
+        if own_s is None and self._deadline_s < EXACT_S:
+            own_s = self._deadline_s
         if own_s is not None:
             passage.call.deadline_s = passage.started + own_s
             passage.timer = asyncio.get_running_loop().call_later(own_s, passage.end, "late")
@@ -121,6 +126,8 @@ class Patience:
         self._look_at = asyncio.get_running_loop().call_later(LOOK_S, self._look)
         now = time.monotonic()
         for passage in self._passages:
+            if now - passage.started < LOOK_S:  # they came in this order, so that all others are younger
+                return
             if now >= passage.call.deadline_s:
                 passage.end("late")
             elif passage.watcher is None and passage.complete and passage.call.droppable and not passage.answered:

@@ -14,6 +14,8 @@ MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:handful:problem:"
 RETRY_AFTER_S = 1
 
+_json = json.JSONEncoder(ensure_ascii=False).encode
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -96,7 +98,7 @@ def problem_answer(
     headers = {"retry-after": str(retry_s)} if status in (429, 503) else {}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
-    content = json.dumps({**members, "request_id": request_id}, ensure_ascii=False).encode("utf-8", "replace")
+    content = _json({**members, "request_id": request_id}).encode("utf-8", "replace")
     return status, headers | {"content-length": str(len(content)), "content-type": MEDIA_TYPE}, content
 
 

@@ -19,6 +19,9 @@ ALWAYS_WAITING = 16
 """Fewer items than this may wait however long their runs take: else slow graphs would refuse what is no overload."""
 
 
+RIVALS = 8
+"""How many others may have their turns between a graph's own before its wait is looked at closely."""
+
 STOOD_S, STANDING = 0.1, 0.1
 """A queue that was not empty for so many seconds is no burst: only this part of the bound may wait then.
 
@@ -125,8 +128,9 @@ class Scheduler:
         Raises:
             Overloaded: it is.
         """
-        if not source.waiting:
-            return 0.0
+        own = source.queued_s
+        if own * RIVALS < self._max_queued_s * STANDING:  # nothing much, whoever runs between
+            return own
         wait, now = self.wait_s(source), time.monotonic()
         source.crowded_since = min(source.crowded_since, now)
         most = self._max_queued_s * (STANDING if now - source.crowded_since > STOOD_S else 1.0)
