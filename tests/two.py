@@ -28,7 +28,8 @@ class Two:
     key: str
 
     async def connections(self, count: int) -> list[Connection]:
-        """That many, opened at once."""
+        """That many, opened at once, after each worker has told, at its next tick, which of before are closed."""
+        await asyncio.sleep(0.3)
         return list(await asyncio.gather(*(Connection.open(self.server.url) for _ in range(count))))
 
     async def ask(self, connection: Connection, method: str, path: str, body: Any = None, key: str = "") -> Answer:

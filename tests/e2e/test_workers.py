@@ -44,7 +44,6 @@ def test_kept_connections_are_divided_evenly(two: Two) -> None:
         return Counter(found)
 
     for count in (16, 64):
-        time.sleep(0.3)  # both workers have told, at their next tick, that the connections of before are closed
         assert run(work(count)) == {0: count // 2, 1: count // 2}
 
 
@@ -188,7 +187,6 @@ def test_a_killed_worker_is_replaced_and_the_calls_of_the_other_go_on(tmp_path: 
         text = (await survivor.call("GET", METRICS)).content.decode()
         assert sample(text, "handful_worker_restarts_total") == 1
         assert sample(text, "handful_workers_ready") == 2
-        await asyncio.sleep(0.3)  # see above
         again = await two.connections(8)
         numbers = [await two.worker(one, f"again-{place}") for place, one in enumerate(again)]
         assert set(numbers) == {0, 1}, "the new worker gets connections, too"

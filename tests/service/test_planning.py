@@ -58,6 +58,7 @@ def test_large_bundles_make_fewer_workers(tmp_path: Path) -> None:
 def test_what_is_meant_for_the_machine_is_divided() -> None:
     each = share(Settings(cache_bytes=2**28, max_in_flight=511, deadline_ms=77), 2, 5)
     assert (each.workers, each.threads, each.cache_bytes, each.max_in_flight) == (1, 2, 2**27, 256)
+    assert each.support_cache_bytes == Settings().support_cache_bytes // 2
     assert each.deadline_ms == 77
     assert share(Settings(threads=1), 4, 4).threads == 1
     assert share(Settings(threads=8), 2, 2).threads == 4

@@ -53,7 +53,7 @@ def worker_count(settings: Settings, machine: Machine) -> int:
         return machine.cores
     graphs = [path.stat().st_size for path in settings.bundles.glob("*/*/*.onnx")]
     each = PROCESS_BYTES + len(graphs) * SESSION_BYTES + GRAPH_FACTOR * sum(graphs)
-    room = machine.memory_bytes * 3 // 4 - settings.cache_bytes
+    room = machine.memory_bytes * 3 // 4 - settings.cache_bytes - settings.support_cache_bytes
     return max(1, min(machine.cores, room // each))
 
 
@@ -64,6 +64,7 @@ def share(settings: Settings, workers: int, cores: int) -> Settings:
             "workers": 1,
             "threads": max(1, (settings.threads or cores) // workers),
             "cache_bytes": max(2**20, settings.cache_bytes // workers),
+            "support_cache_bytes": settings.support_cache_bytes // workers,
             "max_in_flight": -(-settings.max_in_flight // workers),
         }
     )
