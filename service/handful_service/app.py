@@ -17,8 +17,9 @@ from starlette.routing import compile_path
 from . import errors
 from .assembly import build_service
 from .auth import Guard
-from .door import Door, DoorLimits
+from .door import Door
 from .metrics import Metrics
+from .porter import DoorLimits, Porter
 from .problems import METHOD_NOT_ALLOWED, body, explained, problem_body, problem_response, retry_after_s
 from .routes import adaptations, health, models, predict
 from .routes.bodies import add_schemas, add_security, invalid
@@ -75,17 +76,14 @@ def create_app(
     app.state.service, app.state.draining, app.state.metrics = None, False, metrics
     app.state.blocked = None
     app.state.guard = Guard(settings.keys)
+    limits = DoorLimits(settings.max_body_bytes, settings.max_in_flight, settings.deadline_ms)
+    app.state.porter = Porter(limits, metrics)
     for module in (predict, adaptations, models):
         app.include_router(module.router, dependencies=[Depends(deadline)])
     app.include_router(health.router)
     if hot:
         app.add_middleware(HotPredict, state=app.state)
-    app.add_middleware(
-        Door,
-        limits=DoorLimits(settings.max_body_bytes, settings.max_in_flight, settings.deadline_ms),
-        metrics=metrics,
-        exempt=_EXEMPT.__contains__,
-    )
+    app.add_middleware(Door, porter=app.state.porter, exempt=_EXEMPT.__contains__)
     app.add_exception_handler(errors.HandfulError, _handful_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)

@@ -52,6 +52,11 @@ class Passage:
     watcher: "asyncio.Task[None] | None" = None
     over: Literal["late", "gone"] | None = None
 
+    @property
+    def to_watch(self) -> bool:
+        """Whether it waits for an answer that nobody may want any more, and nobody watches its client."""
+        return self.watcher is None and self.complete and self.call.droppable and not self.answered
+
     def end(self, why: Literal["late", "gone"]) -> None:
         """Stop working for it."""
         if self.over is None and self.task is not None:
@@ -93,13 +98,13 @@ class Patience:
         self._passages: dict[Passage, None] = {}
         self._look_at: asyncio.TimerHandle | None = None
 
-    def begin(self, passage: Passage, own_s: float | None, receive: Receive) -> None:
+    def begin(self, passage: Passage, own_s: float | None, receive: Receive | None) -> None:
         """Work for a call from now on, in the current task.
 
         Args:
             passage: The call.
             own_s: The deadline that it names, in seconds from its start.
-            receive: Where its client's going is told, once its body is read.
+            receive: Where its client's going is told, once its body is read; None: nobody has to watch for that.
         """
         passage.task, passage.receive = asyncio.current_task(), receive
         if own_s is None and self._deadline_s < EXACT_S:
@@ -130,5 +135,5 @@ class Patience:
                 return
             if now >= passage.call.deadline_s:
                 passage.end("late")
-            elif passage.watcher is None and passage.complete and passage.call.droppable and not passage.answered:
+            elif passage.receive is not None and passage.to_watch:
                 passage.watcher = asyncio.get_running_loop().create_task(passage.watch())

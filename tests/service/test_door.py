@@ -7,8 +7,9 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from handful_service.door import CLIENT_GONE, Door, DoorLimits
+from handful_service.door import Door
 from handful_service.metrics import Metrics
+from handful_service.porter import CLIENT_GONE, DoorLimits, Porter
 
 
 async def reads_the_body(scope: Scope, receive: Receive, send: Send) -> None:
@@ -22,7 +23,8 @@ async def fails(scope: Scope, receive: Receive, send: Send) -> None:
 def knock(app: Any, *received: Message) -> tuple[list[Message], str]:
     """What a request is answered, and the metrics after it."""
     metrics, sent, left = Metrics(), [], iter(received)
-    door = Door(app, DoorLimits(max_body_bytes=10, max_in_flight=2, deadline_ms=1000), metrics, lambda path: False)
+    porter = Porter(DoorLimits(max_body_bytes=10, max_in_flight=2, deadline_ms=1000), metrics)
+    door = Door(app, porter, lambda path: False)
 
     async def receive() -> Message:
         return next(left)
