@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,27 +62,55 @@ def report(title: str, figures: dict[str, object], page: str | None) -> None:
         Path(page).write_text("\n".join(lines), encoding="utf-8")
 
 
+def console_script() -> str:
+    """The console script `handful` of this Python's environment."""
+    return str(Path(sys.executable).parent / "handful")
+
+
+def worker_flags(count: int) -> list[str]:
+    """The flags that start so many worker processes; none where this version has only one."""
+    command = [console_script(), "serve", "--help"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 (our own script)
+    return ["--workers", str(count)] if "--workers" in told else []
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
 @contextmanager
-def server(handful: str | None = None, bundles: str = "bundles", *, key: bool = False) -> Iterator[Running]:
-    """A server on a free port and a store of its own, stopped after the block.
+def server(
+    handful: str | None = None,
+    bundles: str = "bundles",
+    *,
+    key: bool = False,
+    flags: Sequence[str] = (),
+    home: Path | None = None,
+) -> Iterator[Running]:
+    """A server on a free port, stopped after the block.
 
     Args:
         handful: The console script; by default that of this Python's environment.
         bundles: The model repository.
         key: Whether calls need an API key.
+        flags: Further flags of `handful serve`.
+        home: A folder whose store, `handful.db`, is used and left there; without it the store is a new one.
     """
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
-    script = handful or str(Path(sys.executable).parent / "handful")
+    script = handful or console_script()
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "HANDFUL_STORE": f"sqlite:///{folder}/handful.db", "HANDFUL_LOG_LEVEL": "warning"}
+        store = f"sqlite:///{home or folder}/handful.db"
+        environment = {**os.environ, "HANDFUL_STORE": store, "HANDFUL_LOG_LEVEL": "warning"}
         secret = _write_key(Path(folder) / "keys") if key else None
         if secret is not None:
             environment["HANDFUL_KEYS"] = f"{folder}/keys"
         started = time.monotonic()
-        command = [script, "serve", "--port", str(port), "--bundles", bundles]
+        command = [script, "serve", "--port", str(port), "--bundles", bundles, *flags]
         process = subprocess.Popen(command, env=environment)  # noqa: S603 (our own script)
         try:
             yield Running(url, process.pid, _ready(url, process, started), secret)

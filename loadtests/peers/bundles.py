@@ -26,8 +26,19 @@ def write(folder: Path, users: int) -> None:
     trunk = session((shared / "trunk.onnx").read_bytes())
     np.savez(shared / "heads.npz", **stacked(users, GIVEN, lambda rows: rows))
     np.savez(shared / "conv4-heads.npz", **stacked(users, PIXELS, lambda rows: trunk.run(None, {"x": rows})[0]))
+    for name, head in templates().items():
+        np.savez(shared / f"template-{name}.npz", **head)
     for name, made in {"mlp": fixed("mlp"), "conv4": fixed("conv4"), **personal()}.items():
         write_bundle(folder / "bundles" / name, name, *made)
+
+
+def templates() -> dict[str, dict[str, Array]]:
+    """The heads inside the graphs that a user's session is made of: their bytes are replaced by those of the user."""
+    user, everyone = graphs.user_head(0, GIVEN), graphs.weights()
+    return {
+        "heads": {"head": user["weight"], "head_bias": user["bias"]},
+        "conv4-heads": {"head": everyone["head"], "head_bias": everyone["head_bias"]},
+    }
 
 
 def stacked(users: int, width: int, encode: Any) -> dict[str, Array]:
