@@ -17,6 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+TENANT = "load"
+"""Whose adaptations the key of a measurement sees."""
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -123,7 +126,7 @@ def _write_key(path: Path) -> str:
     """A new key, whose line is in the file."""
     key = f"load.{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
-    path.write_text(f"load sha256:{digest} load predict,adapt,admin\n", encoding="utf-8")
+    path.write_text(f"load sha256:{digest} {TENANT} predict,adapt,admin\n", encoding="utf-8")
     return key
 
 

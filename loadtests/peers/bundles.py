@@ -14,6 +14,9 @@ from loadtests.peers.graphs import FILTERS, GIVEN, LABELS, PIXELS, Array
 
 NAMES = [f"label-{number}" for number in range(LABELS)]
 TOLERANCE = 1e-4
+USERS_WIDTH = 128
+"""Features where there are very many users: about 5 kB a state."""
+
 Edges = tuple[dict[str, Array], dict[str, Array]]
 
 
@@ -92,9 +95,17 @@ def personal() -> dict[str, tuple[dict[str, Any], dict[str, bytes], list[dict[st
     return {"heads": _personal(GIVEN, None), "conv4-heads": _personal(PIXELS, "features")}
 
 
-def _personal(
-    width: int, encoded: str | None
-) -> tuple[dict[str, Any], dict[str, bytes], list[dict[str, Any]]]:
+def write_users(folder: Path) -> int:
+    """Write the bundle `users`: a head for each user on `USERS_WIDTH` given features.
+
+    Returns:
+        The bytes of a user's state.
+    """
+    write_bundle(folder / "users", "users", *_personal(USERS_WIDTH, None))
+    return 4 * LABELS * (USERS_WIDTH + 1)
+
+
+def _personal(width: int, encoded: str | None) -> tuple[dict[str, Any], dict[str, bytes], list[dict[str, Any]]]:
     feature, d = (encoded, FILTERS) if encoded else ("x", width)
     examples = {f"{feature}_s": ("batch", "example", d), "y_s": ("batch", "example"), "weight_s": ("batch", "example")}
     statistics = {"sums": ("batch", LABELS, d), "counts": ("batch", LABELS)}
@@ -174,9 +185,7 @@ def write_bundle(
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
-def golden_of(
-    files: Mapping[str, bytes], parts: Mapping[str, Any], request: Mapping[str, Any]
-) -> tuple[bytes, Array]:
+def golden_of(files: Mapping[str, bytes], parts: Mapping[str, Any], request: Mapping[str, Any]) -> tuple[bytes, Array]:
     """`golden.npz`, and the probabilities `[n, 10]` that the request must be answered with."""
     x = np.array(request["inputs"], np.float32)
     (feature,) = parts["features"]

@@ -113,7 +113,12 @@ def body_of(peer: str, rows: list[list[float]], user: int | None) -> bytes:
     """A request with the rows, in the form that the peer takes; of a user, where there is one."""
     asked: dict[str, Any] = {"inputs": rows}
     if peer == "mlserver":
-        tensor = {"name": "x", "datatype": "FP32", "shape": [len(rows), len(rows[0])], "data": sum(rows, [])}
+        tensor = {
+            "name": "x",
+            "datatype": "FP32",
+            "shape": [len(rows), len(rows[0])],
+            "data": [value for row in rows for value in row],
+        }
         asked = {"inputs": [tensor]}
     elif user is not None:
         asked |= {"adaptation": user_name(user)} if peer == OURS else {"user": user}

@@ -124,14 +124,18 @@ def _costs(medians: Medians) -> Iterator[Held]:
         mine = medians.ours(work, 64)
         yield Held(f"{work}, 64 connections: CPU µs a request", mine and float(mine["cpu_us"]), bound)
     many = medians.ours("MLP, 16 rows", 16)
-    yield Held("MLP, 16 rows a request, 16 connections: rows/s", many and 16 * float(many["requests_per_s"]), ROWS_PER_S)
+    yield Held(
+        "MLP, 16 rows a request, 16 connections: rows/s", many and 16 * float(many["requests_per_s"]), ROWS_PER_S
+    )
 
 
 def _no_lever(medians: Medians) -> Iterator[Held]:
     for work in ("MLP", "Conv-4"):
         for connections, name in ((1, "unbatched"), (64, "batches of 64")):
             other = medians.best(
-                work, connections, lambda row, name=name: row["setting"] == f"{OURS}, {name}"  # type: ignore[misc]
+                work,
+                connections,
+                lambda row, name=name: row["setting"] == f"{OURS}, {name}",  # type: ignore[misc]
             )
             what = f"{work}, {connections} connections: throughput × that of ours with {name}"
             yield Held(what, ratio(medians.ours(work, connections), other), NO_LEVER)

@@ -38,6 +38,9 @@ WARM_UP = (16, 1.0)
 """Connections and seconds, once for each server that is started."""
 
 CONNECTIONS_TO_MAKE = 8
+ATTEMPTS = 2
+"""To start a server and measure it: a port that was free may be taken a moment later."""
+
 Run = dict[str, Any]
 
 
@@ -104,19 +107,28 @@ class Plan:
 
 
 def measure(plan: Plan) -> list[Run]:
-    """The figures of every run."""
+    """The figures of every run. A server that fails twice on end is left out from then on, and told."""
     jobs, found = list(plan.jobs()), []
     for repetition in range(plan.repetitions):
         for job in jobs:
-            name = f"{job.setting.title}: {job.model}"
-            if name in plan.failures:
-                continue
-            try:
-                found += list(runs_of(job, plan, repetition))
-            except ServerFailed as error:
-                plan.failures[name] = str(error)
-                print(f"{name}: {error}", file=sys.stderr)
+            if _name(job) not in plan.failures:
+                found += _tried(job, plan, repetition)
     return found
+
+
+def _tried(job: Job, plan: Plan, repetition: int) -> list[Run]:
+    for _ in range(ATTEMPTS):
+        try:
+            return list(runs_of(job, plan, repetition))
+        except ServerFailed as error:
+            told = str(error)
+            print(f"{_name(job)}: {told}", file=sys.stderr)
+    plan.failures[_name(job)] = told
+    return []
+
+
+def _name(job: Job) -> str:
+    return f"{job.setting.title}: {job.model}"
 
 
 def runs_of(job: Job, plan: Plan, repetition: int) -> Iterator[Run]:
@@ -146,9 +158,7 @@ def is_ours(job: Job) -> bool:
     return job.setting.peer == OURS
 
 
-def one_run(
-    up: Up, job: Job, work: Workload, target: wrk.Target, connections: int, plan: Plan, repetition: int
-) -> Run:
+def one_run(up: Up, job: Job, work: Workload, target: wrk.Target, connections: int, plan: Plan, repetition: int) -> Run:
     """The figures of one run."""
     before = cpu_s(up.pid)
     counted = wrk.send(target, connections=connections, seconds=plan.seconds, seed=repetition)

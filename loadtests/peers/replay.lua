@@ -1,7 +1,11 @@
 -- Sends the bodies of a file over and over, and prints what wrk counted as one line of JSON.
--- Arguments: file, content type, API key (or -), order (round or random), seed.
+-- Arguments: file, content type, API key (or -), order, seed; with order users also the number of users and the exponent.
+-- Orders: round, one after the other; random, each as likely as the others; users, the only body with the id of a user
+-- who is drawn anew for each request: the share of a user falls with the rank, to the power of the exponent.
 -- The file holds bodies behind their lengths: decimal digits and a newline each.
 local requests, order, at = {}, "round", 0
+local before, behind, users, sums
+local MARK = "user-0000000"
 
 local function bodies(path)
   local file, found = assert(io.open(path, "rb")), {}
@@ -22,9 +26,35 @@ function init(args)
   end
   order = args[4]
   math.randomseed(tonumber(args[5]))
+  if order == "users" then
+    local from, to = requests[1]:find(MARK, 1, true)
+    before, behind = requests[1]:sub(1, from - 1), requests[1]:sub(to + 1)
+    users = tonumber(args[6])
+    if tonumber(args[7]) > 0 then sums = zipf(users, tonumber(args[7])) end
+  end
+end
+
+function zipf(count, exponent)
+  local found, sum = {}, 0
+  for rank = 1, count do
+    sum = sum + rank ^ -exponent
+    found[rank] = sum
+  end
+  return found
+end
+
+local function drawn()
+  if not sums then return math.random(users) - 1 end
+  local point, low, high = math.random() * sums[users], 1, users
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if sums[middle] < point then low = middle + 1 else high = middle end
+  end
+  return low - 1
 end
 
 function request()
+  if order == "users" then return before .. string.format("user-%07d", drawn()) .. behind end
   if order == "random" then return requests[math.random(#requests)] end
   at = at % #requests + 1
   return requests[at]

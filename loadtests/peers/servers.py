@@ -1,4 +1,4 @@
-"""A server at work, a peer's or our own: started, found to answer rightly, measured, and stopped with all it started."""
+"""A server at work, a peer's or our own: started, found to answer rightly, and stopped with all that it started."""
 
 import os
 import signal

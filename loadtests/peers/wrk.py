@@ -47,7 +47,9 @@ class Target:
 
     Attributes:
         bodies: A file as `write_bodies` writes it.
-        order: `round`, one after the other, or `random`, each as likely as the others.
+        order: `round`, one after the other, `random`, each as likely as the others, or `users`.
+        users: With `users`: the only body is sent with the id of a user, `user-0000000` on, drawn for each request.
+        exponent: The share of a user falls with the rank to this power; 0: all are asked alike often.
     """
 
     url: str
@@ -55,6 +57,8 @@ class Target:
     content_type: str = "application/json"
     key: str | None = None
     order: str = "round"
+    users: int = 1
+    exponent: float = 0.0
 
 
 def require() -> str:
@@ -77,6 +81,7 @@ def write_bodies(path: Path, bodies: Sequence[bytes]) -> None:
 def send(target: Target, *, connections: int, seconds: float, seed: int = 0) -> Counted:
     """What became of the calls over so many connections, in whole seconds of at least one."""
     script = [str(target.bodies), target.content_type, target.key or "-", target.order, str(seed)]
+    script += [str(target.users), str(target.exponent)]
     whole = max(1, round(seconds))
     shape = ["--threads", "1", "--connections", str(connections), "--duration", f"{whole}s"]
     command = [require(), *shape, "--timeout", f"{TIMEOUT_S}s", "--latency", "--script", str(SCRIPT), target.url]

@@ -13,7 +13,9 @@ from bentoml.validators import DType
 BATCHED = {"batchable": True, "batch_dim": 0, "max_batch_size": heads.batch_size(), "max_latency_ms": 10_000}
 
 
-@bentoml.service(workers=2, traffic={"timeout": 120}, logging={"access": {"enabled": False}}, metrics={"enabled": False})
+@bentoml.service(
+    workers=2, traffic={"timeout": 120}, logging={"access": {"enabled": False}}, metrics={"enabled": False}
+)
 class Predict:
     def __init__(self):
         self.model = heads.load()

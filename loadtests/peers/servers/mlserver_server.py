@@ -1,7 +1,8 @@
-"""MLServer with a runtime of its own for ONNX; `PEER_PARALLEL` workers, adaptive batching where `PEER_BATCH` is above 1."""
+"""MLServer with a runtime for ONNX; `PEER_PARALLEL` workers, adaptive batching where `PEER_BATCH` is above 1."""
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -23,6 +24,13 @@ class Onnx(MLModel):
         return InferenceResponse(model_name=self.name, id=payload.id, outputs=outputs)
 
 
+def free_port():
+    """A port that nobody listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
 def settings():
     """The files of a model repository."""
     size = heads.batch_size()
@@ -30,7 +38,7 @@ def settings():
     if size > 1:
         model |= {"max_batch_size": size, "max_batch_time": heads.batch_wait_ms() / 1e3}
     server = {"debug": False, "host": "127.0.0.1", "parallel_workers": int(os.environ.get("PEER_PARALLEL", "0"))}
-    ports = {"http_port": heads.port(), "grpc_port": heads.port() + 1, "metrics_port": heads.port() + 2}
+    ports = {"http_port": heads.port(), "grpc_port": free_port(), "metrics_port": free_port()}
     return {"model-settings.json": model, "settings.json": {**server, **ports}}
 
 
