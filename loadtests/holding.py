@@ -16,7 +16,7 @@ from loadtests.process import machine
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure and the least, or with `at_most` the most, that is asked; the value is None where nothing was measured."""
+    """A figure and the least, or with `at_most` the most, that is asked. The value is None where it is not known."""
 
     what: str
     value: float | None

@@ -10,23 +10,21 @@ server could not be measured.
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from loadtests.load import commit
+from loadtests.holding import provenance
 from loadtests.peers import pages, wrk
 from loadtests.peers.bundles import write
 from loadtests.peers.catalogue import OURS, PERSONAL, PLAIN, WORKLOADS, Setting, Workload
 from loadtests.peers.comparing import Held, Medians, held_to
 from loadtests.peers.environments import version
 from loadtests.peers.measuring import Plan, measure
-from loadtests.process import machine, worker_flags
+from loadtests.process import worker_flags
 
 PEERS = list(dict.fromkeys(setting.peer for setting in (*PLAIN, *PERSONAL)))
 ROOT = Path(".peers")
@@ -47,19 +45,9 @@ def chosen(only: Sequence[str]) -> tuple[list[str], list[Workload]]:
     return servers or [OURS, *PEERS], works or list(WORKLOADS)
 
 
-def processor() -> str:
-    """The name of the processor, where the machine tells it."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return platform.processor()
-    lines = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    return lines[0] if lines else platform.processor()
-
-
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything that was measured, and where."""
-    load_average, started_at = os.getloadavg()[0], datetime.now(UTC)
+    result, started = provenance("peers"), time.monotonic()
     servers, works = chosen(arguments.only or [])
     made = ROOT / "made"
     write(made, arguments.users)
@@ -81,13 +69,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         )
         runs = measure(plan)
     return {
-        "command": " ".join(["python -m loadtests.peers", *sys.argv[1:]]),
-        "machine": machine(),
-        "processor": processor(),
-        "load_average_at_start": load_average,
-        "started_at": f"{started_at:%Y-%m-%d %H:%M} UTC",
-        "minutes": round((datetime.now(UTC) - started_at).total_seconds() / 60, 1),
-        "commit": commit(),
+        **result,
+        "minutes": round((time.monotonic() - started) / 60, 1),
         "flags": worker_flags(arguments.workers),
         "seconds": arguments.seconds,
         "repetitions": arguments.repetitions,

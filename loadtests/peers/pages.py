@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from loadtests.holding import about as provenance_of
+from loadtests.holding import number
 from loadtests.peers.catalogue import OURS, WORKLOADS
 from loadtests.peers.comparing import Held, Medians, Run, is_peer, ratio
 
@@ -41,9 +43,7 @@ def page(result: Mapping[str, Any], held: Sequence[Held], chart: str) -> str:
 def about(result: Mapping[str, Any]) -> str:
     """Where the figures come from."""
     return (
-        f"Written by `{result['command']}` on {result['machine']} ({result['processor']}), commit "
-        f"{result['commit']}, {result['started_at']}; load average at the start {result['load_average_at_start']:.2f}; "
-        f"{result['repetitions']} repetitions of {result['seconds']:g} s. Ours with flags: "
+        f"{provenance_of(result)} {result['repetitions']} repetitions of {result['seconds']:g} s; ours with the flags "
         f"`{' '.join(result['flags']) or 'none'}`."
     )
 
@@ -114,13 +114,6 @@ def failures(found: Mapping[str, str]) -> list[str]:
 def cell(row: Run | None, figure: str) -> str:
     """A figure of a row, or a dash."""
     return "—" if row is None else number(float(row[figure]))
-
-
-def number(value: float) -> str:
-    """A number with as many digits as it deserves."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def draw_chart(medians: Medians, path: Path) -> None:
