@@ -63,7 +63,7 @@ PERSONAL = (
 )
 """Settings for a thousand users with a head each."""
 
-VARIANTS = {"unbatched": ("--max-batch-rows", "1"), "batches of 64": ("--max-batch-rows", "64")}
+VARIANTS = {"unbatched": ("--max-batch-rows", "1"), "in batches of 64": ("--max-batch-rows", "64")}
 """Settings of our own that the default is held against: there should be no lever to tune."""
 
 

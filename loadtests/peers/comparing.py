@@ -111,7 +111,7 @@ def _shared(medians: Medians) -> Iterator[Held]:
     for (work, connections), bound in RATIOS.items():
         mine, best = medians.ours(work, connections), medians.best(work, connections, is_peer)
         beside = f" ({best['setting']})" if best else ""
-        where = f"{work}, {connections} connections"
+        where = f"{work}, {connections} connection{'s' if connections > 1 else ''}"
         yield Held(f"{where}: throughput × that of the best peer{beside}", ratio(mine, best), bound)
         yield Held(f"{where}: p99 × that of the same", ratio(mine, best, "p99_ms"), P99)
         if connections > 1:
@@ -131,13 +131,14 @@ def _costs(medians: Medians) -> Iterator[Held]:
 
 def _no_lever(medians: Medians) -> Iterator[Held]:
     for work in ("MLP", "Conv-4"):
-        for connections, name in ((1, "unbatched"), (64, "batches of 64")):
+        for connections, name in ((1, "unbatched"), (64, "in batches of 64")):
             other = medians.best(
                 work,
                 connections,
                 lambda row, name=name: row["setting"] == f"{OURS}, {name}",  # type: ignore[misc]
             )
-            what = f"{work}, {connections} connections: throughput × that of ours with {name}"
+            where = f"{work}, {connections} connection{'s' if connections > 1 else ''}"
+            what = f"{where}: throughput × that of ours {name}"
             yield Held(what, ratio(medians.ours(work, connections), other), NO_LEVER)
 
 

@@ -116,6 +116,18 @@ def cell(row: Run | None, figure: str) -> str:
     return "—" if row is None else number(float(row[figure]))
 
 
+def bars_of(medians: Medians, work: str, connections: int) -> dict[str, float]:
+    """Throughput to draw, by server: of its best setting where one model is for all, of every setting beside."""
+    rows = [row for row in medians.at(work, connections) if row["default"]]
+    found: dict[str, float] = {}
+    for row in rows:
+        name = (
+            row["peer"] if row["way"] == "shared" and "personal" not in work else row["setting"].replace(", ", "\n", 1)
+        )
+        found[name] = max(found.get(name, 0.0), float(row["requests_per_s"]))
+    return found
+
+
 def draw_chart(medians: Medians, path: Path) -> None:
     """Throughput of the best setting of each server, by workload and number of connections."""
     import matplotlib as mpl  # noqa: PLC0415 (a second of import that only the chart needs)
@@ -128,13 +140,8 @@ def draw_chart(medians: Medians, path: Path) -> None:
     figure, axes = pyplot.subplots(3, 3, figsize=(13, 9))
     for axis, (work, connections) in zip(axes.flat, panels, strict=False):
         axis.set_title(f"{work}, {connections} connection{'s' if connections > 1 else ''}", fontsize=10)
-        names = [OURS, *dict.fromkeys(row["peer"] for row in medians.rows if is_peer(row))]
-        bars: dict[str, float] = {}
-        for name in names:
-            best = medians.best(work, connections, lambda row, name=name: row["peer"] == name and row["default"])
-            if best is not None:
-                bars[name] = float(best["requests_per_s"])
-        axis.barh(list(bars), list(bars.values()), color=["C1" if name == OURS else "C0" for name in bars])
+        bars = bars_of(medians, work, connections)
+        axis.barh(list(bars), list(bars.values()), color=["C1" if name.startswith(OURS) else "C0" for name in bars])
         axis.invert_yaxis()
         axis.tick_params(labelsize=8)
     for axis in list(axes.flat)[len(panels) :]:

@@ -47,5 +47,5 @@ if __name__ == "__main__":
     # Loading a thousand sessions takes longer than uvicorn waits by default before it kills a worker.
     patience = {"timeout_worker_healthcheck": 120}
     uvicorn.run("fastapi_server:app", port=heads.port(), workers=2, access_log=False, log_level="warning", **patience)
-else:
+elif __name__ == "fastapi_server":  # a worker imports this file a second time, as its main module
     app.state.model = heads.load()
