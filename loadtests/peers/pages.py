@@ -116,15 +116,16 @@ def cell(row: Run | None, figure: str) -> str:
     return "—" if row is None else number(float(row[figure]))
 
 
+WAYS = {"sessions": "a session a user", "gathered": "gathered by hand"}
+
+
 def bars_of(medians: Medians, work: str, connections: int) -> dict[str, float]:
-    """Throughput to draw, by server: of its best setting where one model is for all, of every setting beside."""
-    rows = [row for row in medians.at(work, connections) if row["default"]]
+    """Throughput to draw: of the best setting of each server, and of each way to answer users with a head each."""
     found: dict[str, float] = {}
-    for row in rows:
-        name = (
-            row["peer"] if row["way"] == "shared" and "personal" not in work else row["setting"].replace(", ", "\n", 1)
-        )
-        found[name] = max(found.get(name, 0.0), float(row["requests_per_s"]))
+    for row in medians.at(work, connections):
+        if row["default"]:
+            name = "\n".join([row["peer"], *filter(None, [WAYS.get(row["way"])])])
+            found[name] = max(found.get(name, 0.0), float(row["requests_per_s"]))
     return found
 
 

@@ -16,11 +16,15 @@ import numpy as np
 from loadtests.peers.catalogue import OURS, WIDTHS, Setting, body_of, path_of, scores_of
 from loadtests.peers.graphs import Array
 from loadtests.process import free_port, server, worker_flags
-from loadtests.tree import descendants
+from loadtests.tree import cpu_s, descendants
 
 PROGRAMS = Path(__file__).parent / "servers"
 READY_WITHIN_S = 120
 STOPPED_WITHIN_S = 2
+SETTLED_WITHIN_S = 60
+WINDOW_S, QUIET_WINDOWS, QUIET_SHARE = 0.25, 3, 0.3
+"""A server is idle when it used less than this share of one core in so many windows on end."""
+
 TOLERANCE = 1e-3
 """Of probabilities: what float32 in another order of rows makes of them is far less."""
 
@@ -101,6 +105,7 @@ def peer(setting: Setting, python: Path, graphs: Path, model: str) -> Iterator[U
         up = Up(setting.peer, f"http://127.0.0.1:{port}{path_of(setting.peer, model)}", process.pid)
         try:
             _wait(up, process, model, log)
+            settle(process.pid)
             yield up
         finally:
             stop(process)
@@ -132,6 +137,15 @@ def _wait(up: Up, process: "subprocess.Popen[bytes]", model: str, log: Path) -> 
     raise ServerFailed(f"{up.peer} {ended}; its log ends with {tail}")
 
 
+def settle(pid: int) -> None:
+    """Return when the tree is idle: the first worker answers while others may still be loading. Waits for a minute."""
+    until, quiet = time.monotonic() + SETTLED_WITHIN_S, 0
+    while quiet < QUIET_WINDOWS and time.monotonic() < until:
+        before = cpu_s(pid)
+        time.sleep(WINDOW_S)
+        quiet = quiet + 1 if cpu_s(pid) - before < QUIET_SHARE * WINDOW_S else 0
+
+
 def stop(process: "subprocess.Popen[bytes]") -> None:
     """End a server and every process that it started."""
     started = descendants(process.pid)
@@ -157,4 +171,5 @@ def ours(bundles: Path, model: str, home: Path, *, flags: tuple[str, ...] = (), 
         (Path(folder) / model).symlink_to((bundles / model).absolute())
         every = [*worker_flags(workers), *flags]
         with server(bundles=folder, key=True, flags=every, home=home) as running:
+            settle(running.pid)
             yield Up(OURS, f"{running.url}{path_of(OURS, model)}", running.pid, running.key)
