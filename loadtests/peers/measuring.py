@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ QUERIES = 64
 """Different inputs that are sent."""
 
 CHECKED = 3
-WARM_UP = (16, 1.0)
-"""Connections and seconds, once for each server that is started."""
+WARM_UP, WARM_UP_OF_USERS = (16, 1.0), (64, 4.0)
+"""Connections and seconds, once for each server that is started; every worker has to have seen every user."""
 
 CONNECTIONS_TO_MAKE = 8
 ATTEMPTS = 2
@@ -147,7 +147,8 @@ def runs_of(job: Job, plan: Plan, repetition: int) -> Iterator[Run]:
             order = "random" if work.personal else "round"
             target = wrk.Target(up.url, bodies, kind, up.key, order)
             if place == 0:
-                wrk.send(target, connections=WARM_UP[0], seconds=WARM_UP[1])
+                connections, seconds = WARM_UP_OF_USERS if work.personal else WARM_UP
+                wrk.send(replace(target, order="round"), connections=connections, seconds=seconds)
             for connections in work.connections:
                 if job.default or connections != 16:
                     yield one_run(up, job, work, target, connections, plan, repetition)

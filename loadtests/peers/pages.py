@@ -12,9 +12,10 @@ from loadtests.peers.comparing import Held, Medians, Run, is_peer, ratio
 INTRODUCTION = """\
 Every server answers the same graphs with the same weights, one example a request as JSON, over kept connections. wrk
 sends on the same machine, with one thread. Requests a second, as the median over the repetitions, in which all servers
-take turns; each was first held to the right answers. CPU time and memory (PSS) are those of a server's whole tree of
-processes. Ours runs with its defaults and an API key in every call; peers have none. A peer that batches is tried with
-batching and without, and the best setting at each number of connections counts. Access logs are off everywhere.
+take turns; each was first held to the right answers, and warmed up for a second, or four where there are users. CPU
+time and memory (PSS) are those of a server's whole tree of processes. Ours runs with its defaults and an API key in
+every call; peers have none. A peer that batches is tried with batching and without, and the best setting at each number
+of connections counts. Access logs are off everywhere.
 """
 
 
