@@ -12,7 +12,7 @@ PACKAGES := service models export
 # glibc's trimming costs training up to half of a step.
 TRAIN_ENV := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_PAD_=268435456
 
-.PHONY: serve test lint type load docs image glyphs heads ensemble scratch known tasks alphabets adult schools papers http clean
+.PHONY: serve test lint type load load-peers docs image glyphs heads ensemble scratch known tasks alphabets adult schools papers http clean
 
 serve: $(SERVE_ENV)/.installed
 	@$(SERVE_ENV)/bin/handful serve & server=$$!; \
@@ -41,6 +41,11 @@ load: $(TEST_ENV)/.installed
 	$(BIN)/python loadtests/mixing.py
 	$(BIN)/python -m loadtests.load --json load.json --chart load.png
 	$(BIN)/python loadtests/conditioning.py
+
+# Side by side with other servers, each in an environment of its own under .peers/: about 25 minutes on two cores that
+# do nothing else, and 2 GB of disk. Needs wrk.
+load-peers: $(TEST_ENV)/.installed
+	$(BIN)/python -m loadtests.peers --out docs/results/peers
 
 docs: $(TEST_ENV)/.installed
 	$(BIN)/python docs/write_openapi.py

@@ -15,6 +15,7 @@ class Request:
 
     Attributes:
         kind: What it is counted as, such as `predict` or `adapt`.
+        headers: Further ones, name and value.
     """
 
     kind: str
@@ -22,6 +23,7 @@ class Request:
     path: str
     body: bytes = b""
     content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
 
     def wire(self, host: str, key: str | None) -> bytes:
         """The bytes that go over the connection."""
@@ -30,16 +32,17 @@ class Request:
             lines.append(f"Content-Type: {self.content_type}")
         if key is not None:
             lines.append(f"Authorization: Bearer {key}")
+        lines += [f"{name}: {value}" for name, value in self.headers]
         return "\r\n".join([*lines, "", ""]).encode("ascii") + self.body
 
 
 class Connection(asyncio.Protocol):
-    """One request at a time; the answer is a status and a body."""
+    """One request at a time; the answer is a head and a body."""
 
     def __init__(self) -> None:
         self.open = False
         self._transport: asyncio.Transport | None = None
-        self._waiting: asyncio.Future[tuple[int, bytes]] | None = None
+        self._waiting: asyncio.Future[tuple[bytes, bytes]] | None = None
         self._got = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -61,10 +64,10 @@ class Connection(asyncio.Protocol):
         if len(rest) >= _length(head):
             self._got = b""
             if not self._waiting.done():
-                self._waiting.set_result((int(head[9:12]), rest))
+                self._waiting.set_result((head, rest))
 
-    async def send(self, wire: bytes) -> tuple[int, bytes]:
-        """The status and the body of the answer.
+    async def send(self, wire: bytes) -> tuple[bytes, bytes]:
+        """The head and the body of the answer.
 
         Raises:
             ConnectionError: the connection is gone.
@@ -101,7 +104,12 @@ class Pool:
         self._free: deque[Connection] = deque()
 
     async def send(self, request: Request) -> tuple[int, bytes]:
-        """The status and the body of the answer; status 0 where the connection broke.
+        """The status and the body of the answer; status 0 where the connection broke. See `exchange`."""
+        status, _, body = await self.exchange(request)
+        return status, body
+
+    async def exchange(self, request: Request) -> tuple[int, bytes, bytes]:
+        """The status, the head and the body of the answer; status 0 and no head where the connection broke.
 
         A kept connection may be one that the server closes at this moment, because it was idle for long: as every
         client does, the call is then sent once more, over a new one.
@@ -117,12 +125,12 @@ class Pool:
             try:
                 return await self._over(await self._connect(), wire)
             except ConnectionError as error:
-                return 0, str(error).encode()
+                return 0, b"", str(error).encode()
 
-    async def _over(self, connection: Connection, wire: bytes) -> tuple[int, bytes]:
-        answer = await connection.send(wire)
+    async def _over(self, connection: Connection, wire: bytes) -> tuple[int, bytes, bytes]:
+        head, body = await connection.send(wire)
         self._free.append(connection)
-        return answer
+        return int(head[9:12]), head, body
 
     def _kept(self) -> Connection | None:
         while self._free:

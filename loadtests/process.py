@@ -12,10 +12,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+TENANT = "load"
+"""Whose adaptations the key of a measurement sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,30 +77,55 @@ def report(title: str, figures: dict[str, object], page: str | None) -> None:
         Path(page).write_text("\n".join(lines), encoding="utf-8")
 
 
+def console_script() -> str:
+    """The console script `handful` of this Python's environment."""
+    return str(Path(sys.executable).parent / "handful")
+
+
+def worker_flags(count: int) -> list[str]:
+    """The flags that start so many worker processes."""
+    return ["--workers", str(count)]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
 @contextmanager
 def server(
-    handful: str | None = None, bundles: str = "bundles", *, key: bool = False, workers: int = 0
+    handful: str | None = None,
+    bundles: str = "bundles",
+    *,
+    key: bool = False,
+    workers: int = 0,
+    flags: Sequence[str] = (),
+    home: Path | None = None,
 ) -> Iterator[Running]:
-    """A server on a free port and a store of its own, stopped after the block.
+    """A server on a free port, stopped after the block.
 
     Args:
         handful: The console script; by default that of this Python's environment.
         bundles: The model repository.
         key: Whether calls need an API key.
         workers: As in the setting.
+        flags: Further flags of `handful serve`.
+        home: A folder whose store, `handful.db`, is used and left there; without it the store is a new one.
     """
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
-    script = handful or str(Path(sys.executable).parent / "handful")
+    script = handful or console_script()
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "HANDFUL_STORE": f"sqlite:///{folder}/handful.db", "HANDFUL_LOG_LEVEL": "warning"}
+        store = f"sqlite:///{home or folder}/handful.db"
+        environment = {**os.environ, "HANDFUL_STORE": store, "HANDFUL_LOG_LEVEL": "warning"}
         secret = _write_key(Path(folder) / "keys") if key else None
         if secret is not None:
             environment["HANDFUL_KEYS"] = f"{folder}/keys"
         started = time.monotonic()
-        command = [script, "serve", "--port", str(port), "--bundles", bundles, "--workers", str(workers)]
+        command = [script, "serve", "--port", str(port), "--bundles", bundles, "--workers", str(workers), *flags]
         process = subprocess.Popen(command, env=environment)  # noqa: S603 (our own script)
         try:
             yield Running(url, process.pid, _ready(url, process, started), secret)
@@ -110,7 +138,7 @@ def _write_key(path: Path) -> str:
     """A new key, whose line is in the file."""
     key = f"load.{secrets.token_urlsafe(32)}"
     digest = hashlib.sha256(key.encode()).hexdigest()
-    path.write_text(f"load sha256:{digest} load predict,adapt,admin\n", encoding="utf-8")
+    path.write_text(f"load sha256:{digest} {TENANT} predict,adapt,admin\n", encoding="utf-8")
     return key
 
 
