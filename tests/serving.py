@@ -13,11 +13,12 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
 from handful_service.app import create_app
+from handful_service.server import Server
 from handful_service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -25,10 +26,16 @@ BUNDLES = ROOT / "bundles"
 READY_WITHIN_S = 60
 
 
-class Form:
-    """Who answers the predict calls of apps that are made from now on: the hot path, or the router."""
+FormName = Literal["wire", "hot", "routed"]
 
-    hot = True
+
+class Form:
+    """Who answers the predict calls of apps that are made from now on.
+
+    Either uvicorn's protocol, over real connections, or, without any, the hot path or the router of the app.
+    """
+
+    name: FormName = "hot"
 
 
 @dataclass
@@ -36,9 +43,18 @@ class Api:
     """The real app in this process. Calls may come from any thread; `together` sends many at once."""
 
     store: Path
-    service: Any
+    app: Any
     _client: httpx.AsyncClient
     _loop: asyncio.AbstractEventLoop
+
+    @property
+    def service(self) -> Any:
+        return self.app.state.service
+
+    @property
+    def url(self) -> httpx.URL:
+        """The root of its paths."""
+        return self._client.base_url
 
     def submit(self, method: str, path: str | httpx.URL, **more: Any) -> "Future[httpx.Response]":
         """The answer of a call that is on its way."""
@@ -98,11 +114,12 @@ def in_process(folder: Path, bundles: Path = BUNDLES, **settings: Any) -> Iterat
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, name="app")
     thread.start()
-    context = _app(Settings(bundles=bundles, store=f"sqlite:///{store}", **settings))
+    make = _wire if Form.name == "wire" else _app
+    context = make(Settings(bundles=bundles, store=f"sqlite:///{store}", **settings))
     try:
         app, client = asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(READY_WITHIN_S)
         try:
-            yield Api(store, app.state.service, client, loop)
+            yield Api(store, app, client, loop)
         finally:
             asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(READY_WITHIN_S)
     finally:
@@ -114,17 +131,49 @@ def in_process(folder: Path, bundles: Path = BUNDLES, **settings: Any) -> Iterat
 @asynccontextmanager
 async def _app(settings: Settings) -> Any:
     failures: list[BaseException] = []
-    app = create_app(settings, failures.append, hot=Form.hot)
+    app = create_app(settings, failures.append, hot=Form.name == "hot")
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://handful") as client,
     ):
-        while (await client.get("/health/ready")).status_code != 200:
-            if failures:
-                raise failures[0]
-            await asyncio.sleep(0.01)
+        await _ready(client, failures)
         yield app, client
+
+
+@asynccontextmanager
+async def _wire(settings: Settings) -> Any:
+    """The server itself on a free port: what the app is behind uvicorn with our protocol."""
+    server = Server(settings.model_copy(update={"port": 0}))
+    server._app.state.server = server
+    serving = asyncio.create_task(server.serve())
+    try:
+        while not server.started and not serving.done():  # noqa: ASYNC110 (uvicorn has no event for it)
+            await asyncio.sleep(0.01)
+        async with await _connected(server) as client:
+            yield server._app, client
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def _connected(server: Server) -> httpx.AsyncClient:
+    """A client of a server that is ready."""
+    try:
+        host, port = server.servers[0].sockets[0].getsockname()[:2]
+        limits = httpx.Limits(max_connections=256)
+        client = httpx.AsyncClient(base_url=f"http://{host}:{port}", limits=limits, timeout=100)
+        await _ready(client, [])
+    except (IndexError, httpx.TransportError) as error:
+        raise server.failure or error from None
+    return client
+
+
+async def _ready(client: httpx.AsyncClient, failures: Sequence[BaseException]) -> None:
+    while (await client.get("/health/ready")).status_code != 200:
+        if failures:
+            raise failures[0]
+        await asyncio.sleep(0.01)
 
 
 @dataclass

@@ -28,6 +28,10 @@ class RequestError(HandfulError):
     """The caller can mend it."""
 
 
+class NotHttp(RequestError):
+    """What came over a connection is not an HTTP request."""
+
+
 class NotJson(RequestError):
     """The body is not a JSON document."""
 

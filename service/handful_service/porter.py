@@ -37,7 +37,7 @@ _REQUEST_ID = re.compile(rb"^[A-Za-z0-9._~:+/=-]{1,128}$")
 _DEADLINE = re.compile(rb"^[0-9]{1,9}$")
 _PROCESS = token_hex(10)
 _NUMBERS = itertools.count()
-"""Request ids that no client gave: random for the process, then counted, since randomness costs a call of the kernel."""
+"""Of request ids that no client gave: counted behind what is random for the process, as that is cheaper."""
 
 
 @dataclass(frozen=True, slots=True)

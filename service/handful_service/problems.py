@@ -27,6 +27,7 @@ class Problem:
 
 
 PROBLEMS: Mapping[type[errors.HandfulError], Problem] = {
+    errors.NotHttp: Problem(400, "not-http", "This is no HTTP request"),
     errors.NotJson: Problem(400, "not-json", "The body is not JSON"),
     errors.RequestInvalid: Problem(422, "request-invalid", "The request breaks the schema"),
     errors.InputInvalid: Problem(422, "input-invalid", "An input cannot be read"),

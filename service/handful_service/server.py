@@ -12,6 +12,7 @@ import uvicorn
 from . import logs
 from .app import create_app
 from .metrics import Metrics
+from .protocol import protocol_of
 from .settings import Settings, unknown_variables
 
 log = logging.getLogger("handful.service")
@@ -31,6 +32,7 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._app = create_app(settings, self.fail, self.is_ready, metrics=metrics)
         self.config.app = self._app
+        self.config.http = protocol_of(self._app.state.porter, self._app.state)
 
     @property
     def exit_code(self) -> int:

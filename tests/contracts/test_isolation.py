@@ -85,7 +85,7 @@ class Rolled(Slow):
 def served_with(
     tables: type[Slow], folder: Path, monkeypatch: pytest.MonkeyPatch, *, batches: int = 3
 ) -> Iterator[Api]:
-    """The app with other slot tables, which learns every support set anew; at the end, tasks must have shared batches."""
+    """The app with other slot tables, learning all support sets anew; at the end, tasks must have shared batches."""
     monkeypatch.setattr("handful_service.assembly.SlotTables", tables)
     monkeypatch.setattr(tables, "mixed", 0)
     with in_process(folder, support_cache_bytes=0) as api:

@@ -7,7 +7,7 @@ PATHS = [
     Bad("a slash too many", 404, "not-found", None, method="GET", path="/v1/models/"),
     Bad("an empty id", 404, "not-found", None, {"support": SUPPORT}, "PUT", f"{ADAPTATIONS}/"),
     Bad("a wrong method", 405, "method-not-allowed", None, method="GET", path=PREDICT),
-    Bad("a method of another protocol", 405, "method-not-allowed", None, method="BREW", path=ALICE),
+    Bad("a method of another protocol", 405, "method-not-allowed", None, method="LOCK", path=ALICE),
     Bad("an unknown model", 404, "model-not-found", "model", GOOD, path="/v1/models/letters/predict"),
     Bad("NUL in a model", 404, "model-not-found", "model", GOOD, path="/v1/models/%00/predict"),
     *(

@@ -1,4 +1,4 @@
-"""Every test of the HTTP API runs against both forms of the app: they must not differ."""
+"""Every test of the HTTP API runs against all forms of the app: they must not differ."""
 
 from collections.abc import Iterator
 
@@ -6,12 +6,12 @@ import pytest
 from tests.serving import Api, Form, in_process
 
 
-@pytest.fixture(scope="session", params=["hot", "routed"], autouse=True)
+@pytest.fixture(scope="session", params=["wire", "hot", "routed"], autouse=True)
 def form(request: pytest.FixtureRequest) -> Iterator[str]:
     """Who answers predict calls. Fixtures that make an app ask for it, so that they are made for each form."""
-    Form.hot = request.param == "hot"
+    Form.name = request.param
     yield request.param
-    Form.hot = True
+    Form.name = "hot"
 
 
 @pytest.fixture(scope="session")

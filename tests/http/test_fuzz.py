@@ -79,7 +79,7 @@ FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCh
 def test_any_bytes_at_any_endpoint_are_answered_or_refused_in_form(
     target: Api, method: str, path: str, query: str, headers: dict[str, str], body: bytes, as_json: bool
 ) -> None:
-    url = httpx.URL("http://handful").copy_with(raw_path=f"{path}?{query}".encode())
+    url = target.url.copy_with(raw_path=f"{path}?{query}".encode())
     sent = {**headers, **(JSON if as_json else {}), "X-Deadline-Ms": "5000"}
     assert is_fine(target.request(method, url, content=body, headers=sent))
     assert next_good_request_works(target)

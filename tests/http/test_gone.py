@@ -60,8 +60,7 @@ class Client:
         self._done = asyncio.run_coroutine_threadsafe(self._call(), api._loop)
 
     async def _call(self) -> None:
-        app: Any = self._api._client._transport
-        await app.app(self._scope, self._receive, self._send)
+        await self._api.app(self._scope, self._receive, self._send)
 
     async def _receive(self) -> dict[str, Any]:
         if self._content is not None:

@@ -65,7 +65,7 @@ def test_metrics_count_requests_by_route_and_name_no_adaptation_and_no_invented_
 ) -> None:
     assert api.put(f"{ADAPTATIONS}/{name}", json={"support": glyphs.support(glyphs.names[:2])}).status_code == 201
     assert api.predict(inputs=glyphs.queries(glyphs.names), adaptation=name).status_code == 200
-    assert api.request("BREW", f"{ADAPTATIONS}/{name}").status_code == 405
+    assert api.request("LOCK", f"{ADAPTATIONS}/{name}").status_code == 405
     assert api.get(f"/nothing/{name}").status_code == 404
     answer = api.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -76,7 +76,7 @@ def test_metrics_count_requests_by_route_and_name_no_adaptation_and_no_invented_
     assert 'handful_requests_total{method="any",route="unmatched",status="404"}' in answer.text
     assert float(re.findall(r'handful_states_cached{model="glyphs",version="1"} (.*)', answer.text)[0]) >= 1
     assert name not in answer.text
-    assert "BREW" not in answer.text
+    assert "LOCK" not in answer.text
     names = set(re.findall(r'[{,]([a-z_]+)="', answer.text))
     assert names == {"method", "route", "status", "model", "version", "digest", "graph", "le"}
 

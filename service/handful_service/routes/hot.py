@@ -5,6 +5,7 @@ same problem either way. Whatever is not exactly a predict call goes on to the r
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.datastructures import State
@@ -15,11 +16,15 @@ from ..assembly import Service
 from ..auth import Guard
 from ..engine.calls import identify
 from ..errors import NotReady
+from ..task import Caller
 from .common import LOADING, MAX_MODEL_NAME
 from .predict import PATH, predicted
 from .wire import Wire, check_media
 
 _PREDICT = re.compile(rf"/v1/models/([^/]{{1,{MAX_MODEL_NAME}}})/predict")
+
+MEDIA = (b"content-type", b"application/json")
+"""The header of every answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,43 @@ class _Route:
 
 
 _ROUTE = _Route(PATH)
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A call that may be answered, as far as its headers tell."""
+
+    service: Service
+    caller: Caller
+    model: str
+    content_type: str
+    query: bytes
+
+    async def answer(self, content: bytes) -> bytes:
+        """The answer to a body, as JSON.
+
+        Raises:
+            HandfulError: it is not valid, or cannot be answered.
+        """
+        return await predicted(self.service, self.caller, self.model, Wire(self.content_type, self.query, content))
+
+
+def admit(state: State, model: str, query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Admitted:
+    """What can be said of a call before its body is read.
+
+    Raises:
+        HandfulError: the caller may not predict, too much is waiting, or the body is of another kind.
+    """
+    guard: Guard = state.guard
+    caller = guard.caller(headers, "predict")
+    identify(caller.tenant, learns=False)
+    service: Service | None = state.service
+    if service is None:
+        raise NotReady(LOADING)
+    service.models.refuse_if_saturated(model)
+    content_type = _header(headers, b"content-type")
+    check_media(content_type)
+    return Admitted(service, caller, model, content_type, query)
 
 
 class HotPredict:
@@ -53,28 +95,19 @@ class HotPredict:
             await self._app(scope, receive, send)
             return
         scope["route"] = _ROUTE
-        content = await self._answer(found[1], scope, receive)
-        headers = [(b"content-length", b"%d" % len(content)), (b"content-type", b"application/json")]
+        call = admit(self._state, found[1], scope["query_string"], scope["headers"])
+        content = await call.answer(await _body(receive))
+        headers = [(b"content-length", b"%d" % len(content)), MEDIA]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
-    async def _answer(self, model: str, scope: Scope, receive: Receive) -> bytes:
-        guard: Guard = self._state.guard
-        caller = guard.caller(scope["headers"], "predict")
-        identify(caller.tenant, learns=False)
-        service: Service | None = self._state.service
-        if service is None:
-            raise NotReady(LOADING)
-        service.models.refuse_if_saturated(model)
-        content_type = _header(scope, b"content-type")
-        check_media(content_type)
-        wire = Wire(content_type, scope["query_string"], await _body(receive))
-        return await predicted(service, caller, model, wire)
 
-
-def _header(scope: Scope, name: bytes) -> str:
+def _header(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> str:
     """The first header of a name; empty where there is none."""
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+    for key, value in headers:
+        if key == name:
+            return value.decode("latin-1")
+    return ""
 
 
 async def _body(receive: Receive) -> bytes:

@@ -1,0 +1,183 @@
+"""uvicorn's HTTP protocol, which answers predict calls itself, before an ASGI scope is made for them.
+
+It takes a call only where nothing is special about it: its head and its body came in one piece, no other call of the
+connection is under way, and no client waits for a 100. Everything else, every other path and everything that is not
+valid HTTP is the stock protocol's, whose parser reads all requests, and whose connections, time-outs and pipelines are
+used as they are. So both forms frame requests alike, and there is nothing to smuggle between them.
+"""
+
+import asyncio
+import re
+from typing import Any
+
+from starlette.datastructures import State
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from .engine.calls import CALL
+from .errors import NotHttp
+from .porter import UNMATCHED, Porter, Refusal
+from .problems import PROBLEMS, problem_answer, problem_body
+from .routes.common import MAX_MODEL_NAME
+from .routes.hot import MEDIA, admit
+from .routes.predict import PATH
+
+_PREDICT = re.compile(rb"/v1/models/([^/?#%%\x00-\x20\x7f-\xff]{1,%d})/predict(?:\?([^#]*))?" % MAX_MODEL_NAME)
+"""As the hot path has it, of a target that came without escapes: others are unescaped by the stock protocol."""
+
+_OK = 200
+NOT_HTTP_STATUS = PROBLEMS[NotHttp].status
+
+
+class Exchange:
+    """One call and its answer: the stock protocol holds it where it holds cycles of its own.
+
+    Attributes:
+        keep_alive: Whether the connection stays open after it.
+        response_complete: Whether the answer was written.
+        disconnected: Whether the client is gone.
+        message_event: What the stock protocol sets when the client goes.
+    """
+
+    __slots__ = (
+        "_headers", "_model", "_passage", "_protocol", "_query",
+        "body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete",
+    )  # fmt: skip
+
+    def __init__(self, protocol: "PredictProtocol", model: bytes, query: bytes) -> None:
+        self._protocol = protocol
+        self._model, self._query = model.decode("ascii", "replace"), query
+        self._headers = protocol.headers
+        self._passage: Any = None
+        self.body = b""
+        self.more_body = True
+        self.disconnected = False
+        self.response_complete = False
+        self.keep_alive = protocol.parser.get_http_version() != "1.0" and protocol.parser.should_keep_alive()
+        self.message_event = self
+
+    def set(self) -> None:
+        """The client went, or the stock protocol thinks that a reader waits: a call that nobody awaits is dropped."""
+        if self.disconnected and self._passage is not None and self._passage.call.droppable:
+            self._passage.end("gone")
+
+    async def run(self, porter: Porter, state: State) -> None:
+        """Answer the call."""
+        headers = dict(self._headers)
+        self._passage = passage = porter.enter(headers)
+        CALL.set(passage.call)  # of this task alone
+        try:
+            found = await porter.guard(passage, headers, lambda: self._answer(porter, state))
+            if found is not None and not self.disconnected:
+                passage.answered = True
+                passage.status = found.status if isinstance(found, Refusal) else _OK
+                await self._write(found, passage.request_id.encode("ascii"))
+        finally:
+            porter.leave(passage, "POST", PATH)
+
+    async def _answer(self, porter: Porter, state: State) -> bytes:
+        call = admit(state, self._model, self._query, self._headers)
+        porter.check_size(len(self.body))
+        return await call.answer(self.body)
+
+    async def _write(self, found: bytes | Refusal, request_id: bytes) -> None:
+        protocol = self._protocol
+        if protocol.flow.write_paused:
+            await protocol.flow.drain()
+        if self.disconnected or protocol.transport.is_closing():
+            return
+        if isinstance(found, Refusal):
+            status, content, more = found.status, found.content, found.headers
+        else:
+            status, content, more = _OK, found, [(b"content-length", b"%d" % len(found)), MEDIA]
+        lines = [STATUS_LINE[status]]
+        for name, value in (*protocol.server_state.default_headers, *more, (b"x-request-id", request_id)):
+            lines += (name, b": ", value, b"\r\n")
+            if name == b"connection" and value == b"close":
+                self.keep_alive = False
+        if not self.keep_alive and b"connection" not in lines:
+            lines.append(b"connection: close\r\n")
+        lines += (b"\r\n", content)
+        protocol.transport.write(b"".join(lines))
+        self.response_complete = True
+        if not self.keep_alive:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+
+class PredictProtocol(HttpToolsProtocol):
+    """The protocol. `protocol_of` gives it an app."""
+
+    porter: Porter
+    state: State
+
+    _hot: Exchange | None = None
+    """A call whose body has yet to be seen whole."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take in bytes; a call of which a part is missing afterwards goes the usual way."""
+        super().data_received(data)
+        if self._hot is not None:
+            self._give_up(self._hot)
+
+    def on_headers_complete(self) -> None:
+        """Take a predict call, or let it go the usual way."""
+        if self._free and not self.expect_100_continue and self.parser.get_method() == b"POST":
+            found = _PREDICT.fullmatch(self.url)
+            if found is not None and not self.parser.should_upgrade():
+                self._hot = Exchange(self, found[1], found[2] or b"")
+                return
+        super().on_headers_complete()
+
+    @property
+    def _free(self) -> bool:
+        """Whether no other call of the connection is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body."""
+        if self._hot is None:
+            super().on_body(body)
+        else:
+            self._hot.body = self._hot.body + body if self._hot.body else body
+
+    def on_message_complete(self) -> None:
+        """The end of a request."""
+        if self._hot is None:
+            super().on_message_complete()
+            return
+        exchange, self._hot = self._hot, None
+        self.cycle = exchange  # type: ignore[assignment]  # it has all that the stock protocol reads
+        task: asyncio.Task[None] = self.loop.create_task(exchange.run(self.porter, self.state))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, as a problem like any other, and close."""
+        passage = self.porter.enter({})
+        passage.status = NOT_HTTP_STATUS
+        error = NotHttp("cannot be read", field="request", allowed="HTTP/1.1")
+        _, told, content = problem_answer(problem_body(error), passage.request_id)
+        pairs = {**told, "connection": "close", "x-request-id": passage.request_id}
+        head = "".join(f"{name}: {value}\r\n" for name, value in pairs.items())
+        self.transport.write(STATUS_LINE[NOT_HTTP_STATUS] + head.encode("ascii") + b"\r\n" + content)
+        self.transport.close()
+        self.porter.leave(passage, "any", UNMATCHED)
+
+    def _give_up(self, exchange: Exchange) -> None:
+        """Let the stock protocol have a call from its headers on."""
+        self._hot = None
+        if self.parser is None or self.transport.is_closing():
+            return
+        super().on_headers_complete()
+        if exchange.body:
+            super().on_body(exchange.body)
+
+
+def protocol_of(porter: Porter, state: State) -> type[HttpToolsProtocol]:
+    """The protocol of an app.
+
+    Args:
+        porter: Lets the app's requests in and out.
+        state: The app's own.
+    """
+    return type("PredictProtocolOfApp", (PredictProtocol,), {"porter": porter, "state": state})
