@@ -150,8 +150,11 @@ async def _wire(settings: Settings) -> Any:
     try:
         while not server.started and not serving.done():  # noqa: ASYNC110 (uvicorn has no event for it)
             await asyncio.sleep(0.01)
-        async with await _connected(server) as client:
+        client = await _connected(server)
+        try:
             yield server._app, client
+        finally:
+            await client.aclose()
     finally:
         server.should_exit = True
         await serving
