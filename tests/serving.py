@@ -145,6 +145,7 @@ async def _app(settings: Settings) -> Any:
 async def _wire(settings: Settings) -> Any:
     """The server itself on a free port: what the app is behind uvicorn with our protocol."""
     server = Server(settings.model_copy(update={"port": 0}))
+    server.owns_process = False
     server._app.state.server = server
     serving = asyncio.create_task(server.serve())
     try:

@@ -106,7 +106,9 @@ class Patience:
             own_s: The deadline that it names, in seconds from its start.
             receive: Where its client's going is told, once its body is read; None: nobody has to watch for that.
         """
-        passage.task, passage.receive = asyncio.current_task(), receive
+        passage.receive = receive
+        if passage.task is None:
+            passage.task = asyncio.current_task()
         if own_s is None and self._deadline_s < EXACT_S:
             own_s = self._deadline_s
         if own_s is not None:

@@ -36,11 +36,12 @@ class Exchange:
         response_complete: Whether the answer was written.
         disconnected: Whether the client is gone.
         message_event: What the stock protocol sets when the client goes.
+        task: What works for it.
     """
 
     __slots__ = (
         "_headers", "_model", "_passage", "_protocol", "_query",
-        "body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete",
+        "body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete", "task",
     )  # fmt: skip
 
     def __init__(self, protocol: "PredictProtocol", model: bytes, query: bytes) -> None:
@@ -54,6 +55,7 @@ class Exchange:
         self.response_complete = False
         self.keep_alive = protocol.parser.get_http_version() != "1.0" and protocol.parser.should_keep_alive()
         self.message_event = self
+        self.task: asyncio.Task[None] | None = None
 
     def set(self) -> None:
         """The client went, or the stock protocol thinks that a reader waits: a call that nobody awaits is dropped."""
@@ -64,6 +66,7 @@ class Exchange:
         """Answer the call."""
         headers = dict(self._headers)
         self._passage = passage = porter.enter(headers)
+        passage.task = self.task
         CALL.set(passage.call)  # of this task alone
         try:
             found = await porter.guard(passage, headers, lambda: self._answer(porter, state))
@@ -148,6 +151,7 @@ class PredictProtocol(HttpToolsProtocol):
         exchange, self._hot = self._hot, None
         self.cycle = exchange  # type: ignore[assignment]  # it has all that the stock protocol reads
         task: asyncio.Task[None] = self.loop.create_task(exchange.run(self.porter, self.state))
+        exchange.task = task
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 

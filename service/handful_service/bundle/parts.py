@@ -1,5 +1,6 @@
 """What every part of a manifest is made of: strict parts, names, tensors."""
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
@@ -26,7 +27,7 @@ class TensorSpec(Part):
     dtype: DType
     axes: tuple[Axis, ...]
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """The axes, all of which must be fixed."""
         return tuple(int(axis) for axis in self.axes)

@@ -17,7 +17,7 @@ from .tensor import decode_tensors
 from .text import Tokenizer, decode_text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decoded:
     """Raw inputs as arrays.
 

@@ -19,7 +19,7 @@ from .refs import Base, ByAdaptation, ByTask, Named, TaskRef
 Used = Literal["personal", "base", "support", "task"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pinned:
     """A task's state in a slot, what kind it is, its revision, and the folded fields behind it."""
 
@@ -29,7 +29,7 @@ class Pinned:
     folded: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Wanted:
     """A task whose state a call needs.
 
@@ -61,7 +61,7 @@ class NoStates:
         return [AdaptationNotFound(f"no adaptation {name!r}") for name in names]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pinning:
     """The states that one call uses.
 

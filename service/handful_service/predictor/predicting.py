@@ -17,7 +17,7 @@ from .reading import Answer, Reading, ReadOptions, check_options, not_finite, re
 from .refs import Ask, ByAdaptation, BySupport
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PredictOptions:
     """What the caller wants of a call.
 
@@ -34,7 +34,7 @@ class PredictOptions:
     partial: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prediction:
     """An answer, and the task state that gave it.
 

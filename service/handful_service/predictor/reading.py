@@ -14,7 +14,7 @@ from ..task import Array, Labels
 DEFAULT_CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReadOptions:
     """What the caller wants of an answer.
 
@@ -29,7 +29,7 @@ class ReadOptions:
     scores: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClassAnswer:
     """The prediction of one row: a label.
 
@@ -46,7 +46,7 @@ class ClassAnswer:
     abstained: bool | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LabelsAnswer:
     """The prediction of one row: any of several labels.
 
@@ -59,7 +59,7 @@ class LabelsAnswer:
     scores: dict[str, float] | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NumberAnswer:
     """The prediction of one row: a number.
 

@@ -7,7 +7,7 @@ from typing import Any
 from .supports import Labelled
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Named:
     """A task descriptor as it came.
 
@@ -37,7 +37,7 @@ class Named:
         return {key: value for key, value in given.items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ByAdaptation:
     """The task is a stored adaptation."""
 
@@ -45,7 +45,7 @@ class ByAdaptation:
     field: str = "adaptation"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ByTask:
     """The tasks are described; every input is answered for each of them, in order."""
 
@@ -66,7 +66,7 @@ class BySupport:
     named: Named | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Base:
     """No task is named: the base model."""
 
@@ -76,7 +76,7 @@ class Base:
 TaskRef = ByAdaptation | ByTask | BySupport | Base
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
     """Some inputs of one task, or of several that all answer every input.
 

@@ -37,7 +37,7 @@ class _Route:
 _ROUTE = _Route(PATH)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Admitted:
     """A call that may be answered, as far as its headers tell."""
 

@@ -24,7 +24,7 @@ QUERY: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Wire:
     """What a call says beside its path.
 

@@ -65,6 +65,7 @@ class _WorkerServer(Server):
 
     def is_ready(self) -> None:
         """Tell the supervisor."""
+        self.keep_what_is_loaded()
         log.info("worker ready")
         self._channel.send("ready", digests=self._app.state.service.digests)
 
