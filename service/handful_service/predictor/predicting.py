@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import CapacityError, HandfulError, InputInvalid, NotAccepted
 from ..task import Array, Arrays, Caller
@@ -162,7 +162,8 @@ class Predictor:
 
     async def _encode(self, served: Served, works: Sequence[_Work]) -> Arrays:
         """The features of all inputs, and of all examples behind those of their ask."""
-        values, fields = [], []
+        values: list[Any] = []
+        fields: list[str] = []
         for work in works:
             work.first = len(values)
             values += work.ask.inputs

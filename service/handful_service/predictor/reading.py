@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle.outputs import Calibration, LabelsOutput, NumberOutput, TaskReader
+from ..bundle.outputs import Calibration, ClassOutput, LabelsOutput, NumberOutput, TaskReader
 from ..errors import InputInvalid, NotAccepted
 from ..task import Array, Labels
 
@@ -114,7 +114,8 @@ class Reading:
         """The temperature and the quantile of a conformal set at a confidence; None means the default."""
         found = self._cells.get(confidence)
         if found is None:
-            found = _cell(self.output.calibration, len(self.names), self.shots, confidence)
+            table = self.output.calibration if isinstance(self.output, ClassOutput) else None
+            found = _cell(table, len(self.names), self.shots, confidence)
             if len(self._cells) < MOST_CELLS:
                 self._cells[confidence] = found
         return found
