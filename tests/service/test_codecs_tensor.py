@@ -167,3 +167,28 @@ def test_an_object_with_other_keys_is_refused_and_a_bad_part_is_named(value: Any
         decode_inputs([value], ["inputs[0]"], two_inputs())
     with pytest.raises(InputInvalid, match=r"^inputs\[0\]\.age: "):
         decode_inputs([{"x": [1, 2, 3, 4], "age": "7"}], ["inputs[0]"], two_inputs())
+
+
+@given(
+    st.lists(
+        st.lists(st.floats(-1e6, 1e6) | st.integers(-9, 9) | st.booleans() | st.none(), min_size=3, max_size=3),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_rows_of_floats_alone_and_rows_of_anything_are_read_alike(rows: list[list[Any]]) -> None:
+    spec = InputSpec(dtype="float32", axes=(3,), kind="tensor")
+    fields = [f"inputs[{place}]" for place in range(len(rows))]
+
+    def read(values: list[Any]) -> Any:
+        try:
+            return decode_tensors(values, spec, norm=None, fields=fields[: len(values)]).tolist()
+        except InputInvalid as error:
+            return error.field
+
+    alone = [read([row])[0] if isinstance(read([row]), list) else None for row in rows]
+    together = read(rows)
+    if None in alone:
+        assert together == fields[alone.index(None)]
+    else:
+        assert together == alone == np.array(rows, np.float32).tolist()

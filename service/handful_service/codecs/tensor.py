@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,15 +32,30 @@ def decode_tensors(values: Sequence[Any], spec: InputSpec, *, norm: float | None
     """
     shape = spec.shape
     with np.errstate(over="ignore"):  # what becomes infinite is refused below
-        rows = [_row(value, spec, shape, field) for value, field in zip(values, fields, strict=True)]
-    array = rows[0][None] if len(rows) == 1 else np.stack(rows) if rows else np.zeros((0, *shape), spec.dtype)
+        array = _floats(values, spec, shape)
+        if array is None:
+            rows = [_row(value, spec, shape, field) for value, field in zip(values, fields, strict=True)]
+            array = np.stack(rows)
     if not np.isfinite(array).all():
-        finite = np.isfinite(array).reshape(len(rows), -1).all(axis=1)
+        finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
         field = fields[int(finite.argmin())]
         raise InputInvalid("holds a value that is not finite", field=field, allowed="finite numbers")
-    if norm is not None and rows:
+    if norm is not None and len(array):
         _check_norms(array, norm, fields)
-    return array if array.flags.writeable else array.copy()
+    return array
+
+
+def _floats(values: Sequence[Any], spec: InputSpec, shape: tuple[int, ...]) -> Array | None:
+    """Lists of nothing but floats, as most items are, in one go; None where anything else is among them."""
+    if not values:
+        return np.zeros((0, *shape), spec.dtype)
+    if spec.dtype != "float32" or len(shape) != 1:
+        return None
+    for value in values:
+        if type(value) is not list or len(value) != shape[0]:
+            return None
+    flat = values[0] if len(values) == 1 else list(chain.from_iterable(values))
+    return np.array(flat, np.float32).reshape(-1, *shape) if set(map(type, flat)) == {float} else None
 
 
 def _row(value: Any, spec: InputSpec, shape: tuple[int, ...], field: str) -> Array:
@@ -47,7 +63,7 @@ def _row(value: Any, spec: InputSpec, shape: tuple[int, ...], field: str) -> Arr
     if isinstance(value, np.ndarray):
         array: Array = value
     else:
-        array = _from_bytes(value, shape, field) if isinstance(value, dict) else _from_lists(value, spec, field)
+        array = _from_bytes(value, shape, field) if isinstance(value, dict) else _from_lists(value, field)
     _check_shape(array.shape, shape, field)
     return _cast(array, spec, field)
 
@@ -58,9 +74,7 @@ def _check_norms(array: Array, norm: float, fields: Sequence[str]) -> None:
         raise InputInvalid(f"the norm is {norms[place]:.6g}", field=fields[int(place)], allowed=f"at most {norm:.6g}")
 
 
-def _from_lists(value: Any, spec: InputSpec, field: str) -> Array:
-    if type(value) is list and spec.dtype == "float32" and set(map(type, value)) == {float}:
-        return np.array(value, np.float32)  # as most are, so that numpy need not find out what they hold
+def _from_lists(value: Any, field: str) -> Array:
     if not isinstance(value, list | int | float) or isinstance(value, bool):
         raise InputInvalid(
             f"is {type(value).__name__}",
