@@ -15,6 +15,7 @@ from ..errors import InputInvalid, RequestInvalid, TooLarge, UnsupportedMedia
 from ..schemas import PredictRequest
 from .bodies import body_schema, is_json, media_type, parsed
 
+JSON = "application/json"
 TENSOR = "application/octet-stream"
 
 QUERY: Mapping[str, str] = {
@@ -45,6 +46,8 @@ def check_media(content_type: str) -> None:
     Raises:
         UnsupportedMedia: it is another.
     """
+    if content_type == JSON:
+        return
     media = media_type(content_type)
     if not is_json(media) and media != TENSOR:
         raise UnsupportedMedia(
@@ -60,7 +63,7 @@ def predict_request(service: Service, model: str, wire: Wire) -> PredictRequest:
     Raises:
         HandfulError: it is not valid.
     """
-    if media_type(wire.content_type) == TENSOR:
+    if wire.content_type != JSON and media_type(wire.content_type) == TENSOR:
         return _of_tensor(service, model, wire)
     for name, _ in _pairs(wire.query) if wire.query else ():
         if name in QUERY:
