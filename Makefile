@@ -15,6 +15,8 @@ TRAIN_ENV := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_
 .PHONY: serve test lint type load load-peers docs image glyphs heads ensemble scratch known tasks alphabets adult schools papers http clean
 
 serve: $(SERVE_ENV)/.installed
+	@$(SERVE_ENV)/bin/python -c "import socket; socket.create_server(('$(HOST)', $(PORT))).close()" 2>/dev/null || \
+	  { echo 'Port $(PORT) of $(HOST) is taken: stop what listens there, or set HANDFUL_PORT.' >&2; exit 1; }
 	@$(SERVE_ENV)/bin/handful serve & server=$$!; \
 	trap 'kill -TERM $$server 2>/dev/null; wait $$server; exit $$?' INT TERM; \
 	until $(SERVE_ENV)/bin/python -c "import urllib.request as u; u.urlopen('$(URL)/health/ready')" 2>/dev/null; do \

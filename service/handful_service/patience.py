@@ -38,6 +38,7 @@ class Passage:
         timer: Of a deadline of its own.
         watcher: What waits for its client to go.
         over: Why it was ended early, if it was.
+        own_deadline: Whether it named a deadline itself.
     """
 
     request_id: str
@@ -51,6 +52,7 @@ class Passage:
     timer: asyncio.TimerHandle | None = None
     watcher: "asyncio.Task[None] | None" = None
     over: Literal["late", "gone"] | None = None
+    own_deadline: bool = False
 
     @property
     def to_watch(self) -> bool:
@@ -76,7 +78,8 @@ class Passage:
         if self.over == "gone":
             raise ClientDisconnect
         waited = round(1000 * (time.monotonic() - self.started))
-        raise DeadlineExceeded(f"not ready after {waited} ms", field="X-Deadline-Ms")
+        field = "X-Deadline-Ms" if self.own_deadline else None
+        raise DeadlineExceeded(f"not ready after {waited} ms", field=field, allowed="more time, or less work")
 
     async def watch(self) -> None:
         """End it when its client goes. A prediction changes nothing, so that nobody misses it."""
@@ -106,7 +109,7 @@ class Patience:
             own_s: The deadline that it names, in seconds from its start.
             receive: Where its client's going is told, once its body is read; None: nobody has to watch for that.
         """
-        passage.receive = receive
+        passage.receive, passage.own_deadline = receive, own_s is not None
         if passage.task is None:
             passage.task = asyncio.current_task()
         if own_s is None and self._deadline_s < EXACT_S:

@@ -151,6 +151,7 @@ class Porter:
         value = headers.get(b"x-deadline-ms")
         if value is None:
             return None
+        value = value.strip(b" \t")  # which the parser leaves at the end
         if not _DEADLINE.match(value) or not 1 <= int(value) <= self.limits.deadline_ms:
             raise errors.RequestInvalid(
                 "is not a number of milliseconds in range",

@@ -10,13 +10,14 @@ import asyncio
 import re
 from typing import Any
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.datastructures import State
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from .engine.calls import CALL
-from .errors import NotHttp
+from .errors import HandfulError, NotHttp, TooLarge
 from .porter import UNMATCHED, Porter, Refusal
-from .problems import PROBLEMS, problem_answer, problem_body
+from .problems import problem_answer, problem_body
 from .routes.common import MAX_MODEL_NAME
 from .routes.hot import MEDIA, admit
 from .routes.predict import PATH
@@ -25,7 +26,9 @@ _PREDICT = re.compile(rb"/v1/models/([^/?#%%\x00-\x20\x7f-\xff]{1,%d})/predict(?
 """As the hot path has it, of a target that came without escapes: others are unescaped by the stock protocol."""
 
 _OK = 200
-NOT_HTTP_STATUS = PROBLEMS[NotHttp].status
+
+MAX_HEAD_BYTES = 65536
+"""Of a request: the parser takes ever longer for a header that does not end."""
 
 
 class Exchange:
@@ -116,17 +119,55 @@ class PredictProtocol(HttpToolsProtocol):
     _hot: Exchange | None = None
     """A call whose body has yet to be seen whole."""
 
+    _in_head = False
+    _head_bytes = 0
+
     def data_received(self, data: bytes) -> None:
         """Take in bytes; a call of which a part is missing afterwards goes the usual way."""
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as stop:
+            self._go_on_without_upgrade(data[stop.args[0] :])
+        except HttpParserError:
+            self.send_400_response("")
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._refuse(TooLarge("has more bytes", field="head", allowed=f"at most {MAX_HEAD_BYTES} bytes"))
         if self._hot is not None:
             self._give_up(self._hot)
 
+    def on_message_begin(self) -> None:
+        """The start of a request."""
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Take in a request again as if it asked for no other protocol, which a server may ignore.
+
+        The parser stops behind such a head. Without this, a body would be taken for the next request.
+        """
+        if self.parser.get_method() == b"CONNECT":  # which is nothing but an upgrade
+            self.send_400_response("")
+            return
+        kept = [(name, value) for name, value in self.headers if name not in (b"upgrade", b"http2-settings")]
+        lines = [
+            b"%s: %s" % (name, _without_upgrade(value) if name == b"connection" else value) for name, value in kept
+        ]
+        head = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url), *lines, b"", b""]
+        self.parser = HttpRequestParser(self)
+        self.data_received(b"\r\n".join(head) + rest)
+
     def on_headers_complete(self) -> None:
         """Take a predict call, or let it go the usual way."""
+        self._in_head = False
+        if self.parser.should_upgrade():
+            return  # and see the request again: `_go_on_without_upgrade`
         if self._free and not self.expect_100_continue and self.parser.get_method() == b"POST":
             found = _PREDICT.fullmatch(self.url)
-            if found is not None and not self.parser.should_upgrade():
+            if found is not None:
                 self._hot = Exchange(self, found[1], found[2] or b"")
                 return
         super().on_headers_complete()
@@ -138,6 +179,8 @@ class PredictProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """A part of a body."""
+        if self.parser.should_upgrade():
+            return
         if self._hot is None:
             super().on_body(body)
         else:
@@ -145,6 +188,8 @@ class PredictProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The end of a request."""
+        if self.parser.should_upgrade():
+            return
         if self._hot is None:
             super().on_message_complete()
             return
@@ -157,13 +202,15 @@ class PredictProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, as a problem like any other, and close."""
+        self._refuse(NotHttp("cannot be read", field="request", allowed="HTTP/1.1"))
+
+    def _refuse(self, error: HandfulError) -> None:
+        """Answer what never became a request, and close."""
         passage = self.porter.enter({})
-        passage.status = NOT_HTTP_STATUS
-        error = NotHttp("cannot be read", field="request", allowed="HTTP/1.1")
-        _, told, content = problem_answer(problem_body(error), passage.request_id)
+        passage.status, told, content = problem_answer(problem_body(error), passage.request_id)
         pairs = {**told, "connection": "close", "x-request-id": passage.request_id}
         head = "".join(f"{name}: {value}\r\n" for name, value in pairs.items())
-        self.transport.write(STATUS_LINE[NOT_HTTP_STATUS] + head.encode("ascii") + b"\r\n" + content)
+        self.transport.write(STATUS_LINE[passage.status] + head.encode("ascii") + b"\r\n" + content)
         self.transport.close()
         self.porter.leave(passage, "any", UNMATCHED)
 
@@ -175,6 +222,11 @@ class PredictProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if exchange.body:
             super().on_body(exchange.body)
+
+
+def _without_upgrade(value: bytes) -> bytes:
+    tokens = [token.strip() for token in value.split(b",")]
+    return b", ".join(token for token in tokens if token.lower() not in (b"upgrade", b"http2-settings"))
 
 
 def protocol_of(porter: Porter, state: State) -> type[HttpToolsProtocol]:

@@ -227,6 +227,49 @@ def test_odd_calls_are_answered_by_what_is_wrong_and_the_next_one_is_good(
             assert inputs(answers(connection, 1)[0]) == 1
 
 
+@pytest.mark.parametrize("cut", [0, -len(OTHER), -3])
+def test_a_call_that_offers_an_upgrade_is_answered_as_it_is(wire: Api, cut: int) -> None:
+    more = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")
+    whole = request(OTHER, PATH, *more)
+    with connected(wire) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in (whole[:cut], whole[cut:]) if cut else (whole,):
+            connection.sendall(part)
+            assert wire.get("/health/live").status_code == 200
+        assert inputs(answers(connection, 1)[0]) == 2
+        connection.sendall(request(b"", "/health/live", *more, method="GET") + request())
+        assert [answer[0] for answer in answers(connection, 2)] == [200, 200]
+
+
+def test_a_body_behind_an_upgrade_is_no_request(wire: Api) -> None:
+    hidden = request(b"", "/v1/models", method="GET")
+    with connected(wire) as connection:
+        connection.sendall(request(hidden, PATH, "Connection: Upgrade", "Upgrade: h2c"))
+        (found,) = answers(connection, 1)
+        assert (found[0], json.loads(found[2])["type"]) == (400, "urn:handful:problem:not-json")
+        connection.sendall(request())
+        assert inputs(answers(connection, 1)[0]) == 1
+
+
+def test_a_tunnel_is_refused(wire: Api) -> None:
+    with connected(wire) as connection:
+        connection.sendall(b"CONNECT handful:80 HTTP/1.1\r\nHost: handful\r\n\r\n" + request())
+        assert answers(connection, 1)[0][0] == 400
+        assert connection.recv(1000) == b""
+
+
+def test_a_head_that_does_not_end_is_refused(wire: Api) -> None:
+    with connected(wire) as connection:
+        connection.sendall(f"POST {PATH} HTTP/1.1\r\nHost: handful\r\nX-Long: ".encode())
+        try:
+            for _ in range(64):
+                connection.sendall(b"x" * 16384)
+        except OSError:
+            return
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413")
+    assert wire.post(PATH, content=BODY, headers={"Content-Type": "application/json"}).status_code == 200
+
+
 def test_what_is_no_http_after_a_call_does_no_harm(wire: Api) -> None:
     with connected(wire) as connection:
         connection.sendall(request() + b"\x00\x01nonsense\r\n\r\n")

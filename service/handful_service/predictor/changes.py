@@ -78,7 +78,8 @@ class Precondition:
         if self.exists and found is None:
             raise PreconditionFailed("it does not exist", field="If-Match")
         if self.revision is not None and found != self.revision:
-            raise PreconditionFailed(f"the revision is {found}", field="If-Match", allowed=str(self.revision))
+            what = "there is no such adaptation" if found is None else f"the revision is {found}"
+            raise PreconditionFailed(what, field="If-Match", allowed=str(self.revision))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from itertools import chain
 
 from pydantic_core import to_json
 
+from ..errors import SupportSetInvalid
 from ..task import Arrays, Caller, TaskState
 from .accepting import start
 from .describing import decode_named, described_state
@@ -135,7 +136,10 @@ class Lesson:
             HandfulError: they cannot be learned from.
         """
         if self._learned is None:
-            self._learned = await self._learn()
+            try:
+                self._learned = await self._learn()
+            except SupportSetInvalid as error:  # of a row of the call, it may be
+                raise SupportSetInvalid(error.detail, field=self._task.field, allowed=error.allowed) from error
             self._known.keep(self._key, self._learned)
         return self._learned
 

@@ -56,11 +56,12 @@ def _refuse_beyond(most: int, name: str, count: int, answers: int) -> None:
 
 def refuse_too_many(asks: Sequence[Ask], most: int) -> None:
     """Refuse a call that no queue could ever take, however long its caller tries again."""
+    name = "inputs" if len(asks) == 1 else "rows"
     total = 0
     for ask in asks:
         total += ask.answers + (len(ask.task.examples) if isinstance(ask.task, BySupport) else 0)
     if total > most:
-        raise TooLarge(f"there are {total} inputs and support examples", field="rows", allowed=f"at most {most}")
+        raise TooLarge(f"there are {total} inputs and support examples", field=name, allowed=f"at most {most}")
 
 
 def _task(request: PredictRequest | RowRequest, prefix: str) -> TaskRef:
