@@ -150,8 +150,8 @@ async def states(bundles: Path) -> AsyncIterator[Step]:
             arrays = {name: np.full(spec.shape, number, spec.dtype) for name, spec in bundle.manifest.state.items()}
             return TaskState(arrays, Labels(()), 1)
 
-        async with cache.pinned(("tenant", CURVES, bundle.digest, f"user-{number}", number), load):
-            pass
+        with cache.pins() as pins:
+            await pins.pin(("tenant", CURVES, bundle.digest, f"user-{number}", number), load)
 
     yield step
 
