@@ -4,7 +4,7 @@ import json
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -261,12 +261,10 @@ def test_a_tunnel_is_refused(wire: Api) -> None:
 def test_a_head_that_does_not_end_is_refused(wire: Api) -> None:
     with connected(wire) as connection:
         connection.sendall(f"POST {PATH} HTTP/1.1\r\nHost: handful\r\nX-Long: ".encode())
-        try:
+        with suppress(OSError):  # the server may have closed before all was sent
             for _ in range(64):
                 connection.sendall(b"x" * 16384)
-        except OSError:
-            return
-        assert connection.recv(1000).startswith(b"HTTP/1.1 413")
+    assert 'route="unmatched",status="413"' in wire.get("/metrics").text
     assert wire.post(PATH, content=BODY, headers={"Content-Type": "application/json"}).status_code == 200
 
 

@@ -63,6 +63,7 @@ class _Work:
         row: The row of its first answer in `y`: for each input one for each state.
         folded: The folded fields of each input.
         states: One for each of its tasks.
+        readings: How the columns of each state are read.
         predictions: Its answers, at last.
         error: Why it has none.
     """
@@ -73,6 +74,7 @@ class _Work:
     row: int = 0
     folded: Sequence[tuple[str, ...]] = ()
     states: Sequence[Pinned] = ()
+    readings: Sequence[Reading] = ()
     predictions: Sequence[Prediction] = ()
     error: HandfulError | None = None
 
@@ -209,26 +211,25 @@ async def _pin(pinning: Pinning, works: Sequence[_Work], options: PredictOptions
     found = await pinning.pin([Wanted(work.ask.task, work.lesson) for work in works])
     for work, states in zip(works, found, strict=True):
         try:
-            work.states = _readable(pinning.served, work.ask, states, options.read)
+            if isinstance(states, HandfulError):
+                raise states
+            work.states, work.readings = states, [pinning.served.reading(state.held) for state in states]
+            _check_readable(work, options.read)
         except HandfulError as error:
             _fail([work], error, options)
 
 
-def _readable(served: Served, ask: Ask, states: list[Pinned] | HandfulError, options: ReadOptions) -> Sequence[Pinned]:
-    """The states of an ask, if there are any, and their answers can be read as the caller wants.
+def _check_readable(work: _Work, options: ReadOptions) -> None:
+    """Refuse what the caller wants of an ask whose answers cannot be read so.
 
     Raises:
-        HandfulError: there are none, or they cannot.
+        NotAccepted: they cannot.
     """
-    if isinstance(states, HandfulError):
-        raise states
-    for state in states:
-        reading = served.reading(state.held)
+    for reading in work.readings:
         check_options(reading.output, options)
         if not reading.known:
             what = "the labels of the task are not known"
-            raise NotAccepted(what, field=ask.task.field, allowed="a support set beside it")
-    return states
+            raise NotAccepted(what, field=work.ask.task.field, allowed="a support set beside it")
 
 
 async def _answer(served: Served, features: Arrays, works: Sequence[_Work], options: PredictOptions) -> None:
@@ -244,10 +245,10 @@ async def _answer(served: Served, features: Arrays, works: Sequence[_Work], opti
     if not rows:
         return
     y = await served.engine.predict(_taken(features, rows), slots)
-    answers = _read(served, y, works, options.read)
+    answers = _read(y, works, options.read)
     for work in works:
         try:
-            work.predictions = _predictions(served, work, answers)
+            work.predictions = _predictions(work, answers)
         except InputInvalid as error:
             _fail([work], error, options)
 
@@ -259,14 +260,14 @@ def _taken(features: Arrays, rows: list[int]) -> Arrays:
     return {name: array[rows] for name, array in features.items()}
 
 
-def _read(served: Served, y: Array, works: Sequence[_Work], options: ReadOptions) -> list[Answer | None]:
+def _read(y: Array, works: Sequence[_Work], options: ReadOptions) -> list[Answer | None]:
     """The answer of each row of `y`: rows that are read alike are read together, whoever asked for them."""
     alike: dict[Reading, list[int]] = {}
     for work in works:
         step = len(work.states)
-        for place, state in enumerate(work.states):
+        for place, reading in enumerate(work.readings):
             rows = range(work.row + place, work.row + step * len(work.ask.inputs), step)
-            alike.setdefault(served.reading(state.held), []).extend(rows)
+            alike.setdefault(reading, []).extend(rows)
     if len(alike) == 1:
         return read(y, next(iter(alike)), options)
     answers: list[Answer | None] = [None] * len(y)
@@ -276,7 +277,7 @@ def _read(served: Served, y: Array, works: Sequence[_Work], options: ReadOptions
     return answers
 
 
-def _predictions(served: Served, work: _Work, answers: Sequence[Answer | None]) -> list[Prediction]:
+def _predictions(work: _Work, answers: Sequence[Answer | None]) -> list[Prediction]:
     """The answers of one ask.
 
     Raises:
@@ -287,10 +288,10 @@ def _predictions(served: Served, work: _Work, answers: Sequence[Answer | None]) 
     taught = work.lesson.folded if work.lesson is not None else ()
     found = []
     for place, of_input in enumerate(work.folded):
-        for state in work.states:
+        for state, reading in zip(work.states, work.readings, strict=True):
             answer = answers[row]
             if answer is None:
-                raise not_finite(served.reading(state.held), work.ask.fields[place])
+                raise not_finite(reading, work.ask.fields[place])
             folded = (*of_input, *state.folded, *taught)
             found.append(Prediction(answer, state.used, state.held.task, stored, state.revision, folded))
             row += 1
