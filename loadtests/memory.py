@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from loadtests.asgi import call, must, ready
+from loadtests.feeding import Feed
 from loadtests.process import report
 
 from handful_service.app import create_app
@@ -166,14 +166,15 @@ async def adaptations(bundles: Path) -> AsyncIterator[Step]:
         store, repository = f"sqlite:///{folder}/handful.db", Path(folder) / "bundles"
         app = create_app(Settings(store=store, bundles=repository, cache_bytes=CACHE_BYTES))
         async with app.router.lifespan_context(app):
-            await ready(app)
+            feed = Feed(app)
+            await feed.ready()
 
             async def step(number: int) -> None:
                 support = [{"input": [rng.uniform(-4, 4)], "label": 1.0} for _ in range(rng.randint(1, 10))]
-                await must(app, "PUT", f"{at}/user-{number}", {"support": support})
+                await feed.must("PUT", f"{at}/user-{number}", {"support": support})
                 asked = {"inputs": [[0.5]] * rng.randint(1, 20), "adaptation": f"user-{number}"}
-                await must(app, "POST", f"/v1/models/{CURVES}/predict", asked)
-                status, _ = await call(app, "DELETE", f"{at}/user-{number}", b"")
+                await feed.must("POST", f"/v1/models/{CURVES}/predict", asked)
+                status, _ = await feed.call("DELETE", f"{at}/user-{number}", b"")
                 if status != 204:
                     raise RuntimeError(f"DELETE: {status}")
 
