@@ -65,14 +65,17 @@ glyphs: $(TEST_ENV)/.installed
 	$(BIN)/handful export export/configs/glyphs.toml --run runs/glyphs --calibration runs/glyphs-selection
 
 # Every way to learn from a support set, as a head on the frozen trunk of `glyphs`: three seeds each, one core a run
-# (`make --jobs 2 heads`). A run of the same settings on a trunk that never saw the selection characters calibrates.
+# (`make --jobs 2 heads`). Runs of the same settings on a trunk that never saw the selection characters calibrate: one,
+# or, where these differ in how sure they are, one for each seed.
 HEADS := prototypes matching relation ridge logistic bayes anil meta-sgd context hypernetwork neural-process transformer \
   snail lstm probe
 SEEDS := 1 2 3
+SELECTION_SEEDS_neural-process := 1 2 3
 ONE_CORE := OMP_NUM_THREADS=1 $(TRAIN_ENV) $(BIN)/handful
 # Nothing is trained for prototypes: they are `glyphs`, whose own trunk for the selection fitted its table.
 TABLE_prototypes := --table bundles/glyphs/1
 head_runs = $(foreach seed,$(SEEDS),runs/glyphs-$(1)-$(seed))
+selection_runs = $(foreach seed,$(or $(SELECTION_SEEDS_$(1)),1),runs/glyphs-$(1)-selection-$(seed))
 
 runs/glyphs-trunk.pt: | $(TEST_ENV)/.installed
 	$(BIN)/handful trunk bundles/glyphs/1 --out $@
@@ -85,13 +88,17 @@ runs/glyphs-$(1)-$(2)/result.json: | runs/glyphs-trunk.pt
 	$$(ONE_CORE) train models/configs/glyphs-$(1).toml --set seed=$(2) --run runs/glyphs-$(1)-$(2)
 endef
 
-define HEAD
-runs/glyphs-$(1)-selection/result.json: | runs/trunk-selection/result.json
+define SELECTION_RUN
+runs/glyphs-$(1)-selection-$(2)/result.json: | runs/trunk-selection/result.json
 	$$(ONE_CORE) train models/configs/glyphs-$(1).toml --set data.train=selection-train --set data.select=selection \
-	  --set encoder.weights=runs/trunk-selection/weights.pt --run runs/glyphs-$(1)-selection
-runs/glyphs-$(1)-selection/calibration.json: runs/glyphs-$(1)-selection/result.json $$(foreach seed,$$(SEEDS),runs/glyphs-$(1)-$$(seed)/result.json)
-	$$(ONE_CORE) calibrate runs/glyphs-$(1)-selection $$(TABLE_$(1)) --into $$(call head_runs,$(1))
-bundles/glyphs-$(1)/1: runs/glyphs-$(1)-selection/calibration.json
+	  --set encoder.weights=runs/trunk-selection/weights.pt --set seed=$(2) --run runs/glyphs-$(1)-selection-$(2)
+endef
+
+define HEAD
+$$(foreach seed,$$(or $$(SELECTION_SEEDS_$(1)),1),$$(eval $$(call SELECTION_RUN,$(1),$$(seed))))
+runs/glyphs-$(1)-selection-1/calibration.json: $$(addsuffix /result.json,$$(call selection_runs,$(1)) $$(call head_runs,$(1)))
+	$$(ONE_CORE) calibrate $$(call selection_runs,$(1)) $$(TABLE_$(1)) --into $$(call head_runs,$(1))
+bundles/glyphs-$(1)/1: runs/glyphs-$(1)-selection-1/calibration.json
 	$$(ONE_CORE) evaluate --quiet $$(call head_runs,$(1))
 	$$(BIN)/handful export export/configs/glyphs-$(1).toml --run runs/glyphs-$(1)-1
 head-$(1): bundles/glyphs-$(1)/1
@@ -108,7 +115,7 @@ heads: $(foreach head,$(HEADS),bundles/glyphs-$(head)/1)
 ENSEMBLE := hypernetwork transformer relation
 ensemble:
 	$(BIN)/handful ensemble $(foreach head,$(ENSEMBLE),runs/glyphs-$(head)-1) --run runs/glyphs-ensemble-1
-	$(BIN)/handful ensemble $(foreach head,$(ENSEMBLE),runs/glyphs-$(head)-selection) --run runs/glyphs-ensemble-selection
+	$(BIN)/handful ensemble $(foreach head,$(ENSEMBLE),runs/glyphs-$(head)-selection-1) --run runs/glyphs-ensemble-selection
 	$(BIN)/handful calibrate runs/glyphs-ensemble-selection --into runs/glyphs-ensemble-1
 	$(BIN)/handful evaluate runs/glyphs-ensemble-1 $(foreach head,$(ENSEMBLE),runs/glyphs-$(head)-1) \
 	  --title 'An ensemble and its members' --paired 20x1 --markdown docs/results/ensemble.md

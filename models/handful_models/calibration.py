@@ -25,24 +25,26 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 _STEPS = 40
 
 
-def calibrate(learner: Learner, characters: Characters, *, seed: int, episodes: int = 200) -> dict[str, object]:
+def calibrate(
+    learners: Sequence[Learner], characters: Characters, *, seed: int, episodes: int = 200
+) -> dict[str, object]:
     """The calibration table of a bundle's manifest.
 
     Args:
-        learner: A trained learner.
+        learners: One trained learner, or several that differ by their seeds: what they answer is pooled.
         characters: Classes it never saw.
         seed: Of the episodes.
-        episodes: Per cell.
+        episodes: Per cell and learner.
     """
-    features = encode_all(learner.eval(), rotated(characters.small))
-    most = learner.examples or WAYS[-1] * SHOTS[-1]
-    ways = [way for way in WAYS if way <= min(learner.ways, most)]
+    encoded = [(learner, encode_all(learner.eval(), rotated(characters.small))) for learner in learners]
+    most = learners[0].examples or WAYS[-1] * SHOTS[-1]
+    ways = [way for way in WAYS if way <= min(learners[0].ways, most)]
     shots = [shot for shot in SHOTS if ways[0] * shot <= most]
     temperatures, quantiles = [], []
     for way in ways:
         # A cell that no state can hold is that of the most shots that it can.
         fitting = [shot for shot in shots if way * shot <= most]
-        cells = [_cell(learner, characters, features, way, shot, seed, episodes) for shot in fitting]
+        cells = [_cell(encoded, characters, way, shot, seed, episodes) for shot in fitting]
         cells += [cells[-1]] * (len(shots) - len(cells))
         temperatures.append([temperature for temperature, _ in cells])
         quantiles.append([quantile for _, quantile in cells])
@@ -84,12 +86,18 @@ def binned_error(confidence: np.ndarray, right: np.ndarray, *, bins: int = 15) -
 
 
 def _cell(
-    learner: Learner, characters: Characters, features: Tensors, way: int, shot: int, seed: int, episodes: int
+    encoded: Sequence[tuple[Learner, Tensors]], characters: Characters, way: int, shot: int, seed: int, episodes: int
 ) -> tuple[float, list[float]]:
     protocol = Protocol(way, shot, query=QUERIES, episodes=episodes)
     drawn = draw_episodes(class_pools(characters, protocol), DRAWERS, protocol, seed=seed)
-    logits = torch.cat([episode_logits(learner, features, part)[..., :way].flatten(0, 2) for part in in_batches(drawn)])
-    targets = torch.arange(way).repeat_interleave(QUERIES).repeat(episodes)
+    logits = torch.cat(
+        [
+            episode_logits(learner, features, part)[..., :way].flatten(0, 2)
+            for learner, features in encoded
+            for part in in_batches(drawn)
+        ]
+    )
+    targets = torch.arange(way).repeat_interleave(QUERIES).repeat(episodes * len(encoded))
     temperature = fit_temperature(logits, targets)
     truth = (logits / temperature).softmax(-1).mean(-2).gather(1, targets.unsqueeze(1)).squeeze(1)
     return round(temperature, 4), conformal_quantiles(1 - truth.double().numpy(), CONFIDENCE)

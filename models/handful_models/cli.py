@@ -119,7 +119,10 @@ def finetune(argv: Sequence[str]) -> int:
 def calibrate(argv: Sequence[str]) -> int:
     """Fit temperatures and quantiles on the selection tasks, with the run that never saw them."""
     parser = argparse.ArgumentParser("handful calibrate", description=calibrate.__doc__)
-    parser.add_argument("run", type=Path, help="a run directory that did not train on the selection tasks")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="run",
+        help="a run directory that did not train on the selection tasks; several, of other seeds, share a table",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (default: 0)")
     parser.add_argument("--table", type=Path, help="take the table of this bundle, which has the run's weights")
     parser.add_argument("--into", type=Path, nargs="*", default=[], help="run directories that take the table, too")
@@ -130,13 +133,14 @@ def calibrate(argv: Sequence[str]) -> int:
         from .runs import Run, write_json  # noqa: PLC0415
         from .training import check_calibration, load_trained, table_of  # noqa: PLC0415
 
-        run = Run(arguments.run)
-        check_calibration(run, [Run(folder) for folder in arguments.into])
+        runs, takers = ([Run(folder) for folder in folders] for folders in (arguments.runs, arguments.into))
+        check_calibration(runs, takers)
         if arguments.table:
             table = table_of(arguments.table)
         else:
-            table = fit(run.read_config(), load_trained(run), arguments.data, seed=arguments.seed)
-        for taker in (run, *(Run(folder) for folder in arguments.into)):
+            learners = [load_trained(run) for run in runs]
+            table = fit(runs[0].read_config(), learners, arguments.data, seed=arguments.seed)
+        for taker in (*runs, *takers):
             write_json(taker.calibration, table)
             print(f"wrote {taker.calibration}")
 

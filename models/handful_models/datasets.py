@@ -1,6 +1,6 @@
 """What a config's data set means: what is predicted, the encoder's form, the tasks to train and to select on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -306,12 +306,19 @@ def _look_at_characters(config: TrainConfig, characters: omniglot.Characters) ->
     return look
 
 
-def calibrate(config: TrainConfig, learner: Learner, data: Path, *, seed: int) -> dict[str, object]:
+def calibrate(config: TrainConfig, learners: Sequence[Learner], data: Path, *, seed: int) -> dict[str, object]:
     """The calibration table of a bundle's manifest, fitted on the selection tasks.
 
     Raises:
-        ConfigInvalid: the run trained on them.
+        ConfigInvalid: the run trained on them, or these are several learners of tasks other than characters.
     """
+    if isinstance(config.data, OmniglotConfig):
+        if config.data.train != "selection-train":
+            raise ConfigInvalid("data.train: the run trained on the selection characters, which cannot calibrate it")
+        return calibrate_classes(learners, omniglot.load(data, "selection"), seed=seed)
+    if len(learners) > 1:
+        raise ConfigInvalid("data.set: only runs on characters are calibrated together")
+    (learner,) = learners
     if isinstance(learner, MultiTask):
         return dict(calibrations(learner, open_tasks(config, data).rows("select")))
     if isinstance(config.data, PapersConfig):
@@ -319,10 +326,6 @@ def calibrate(config: TrainConfig, learner: Learner, data: Path, *, seed: int) -
     if isinstance(config.data, SchoolsConfig):
         raise ConfigInvalid("data.set: intervals of schools are those of the learner itself; the report tells how "
                             "often they hold")  # fmt: skip
-    if isinstance(config.data, OmniglotConfig):
-        if config.data.train != "selection-train":
-            raise ConfigInvalid("data.train: the run trained on the selection characters, which cannot calibrate it")
-        return calibrate_classes(learner, omniglot.load(data, "selection"), seed=seed)
     if config.data.set == "sinusoids":
         # Tasks without end: those of this seed are no others'.
         return dict(calibrate_numbers(learner, sinusoids.Sinusoids(), seed=CALIBRATION_SEED + seed))

@@ -84,20 +84,27 @@ def table_of(bundle: Path) -> dict[str, Any]:
     return table
 
 
-def check_calibration(run: Run, takers: Sequence[Run]) -> None:
-    """Whether a run may calibrate itself and others.
+def check_calibration(runs: Sequence[Run], takers: Sequence[Run]) -> None:
+    """Whether runs may calibrate themselves together, and others.
 
     Raises:
-        ConfigInvalid: a member of an ensemble trained on the selection tasks, or a taker is another kind of learner.
+        ConfigInvalid: the runs differ by more than their seeds, a member of an ensemble trained on the selection
+            tasks, or a taker is another kind of learner.
     """
-    for folder in run.read_members() or []:
+    first, *others = runs
+    mine = first.read_config()
+    for other in others:
+        config = other.read_config()
+        if config.model_copy(update={"seed": mine.seed, "name": mine.name}) != mine:
+            raise ConfigInvalid(f"{other.folder} differs from {first.folder} by more than its seed")
+    for folder in [folder for run in runs for folder in run.read_members() or []]:
         trained_on = Run(folder).read_config().data
         if isinstance(trained_on, OmniglotConfig) and trained_on.train != "selection-train":
             raise ConfigInvalid(f"{folder} trained on the selection characters, which cannot calibrate it")
     for taker in takers:
-        mine, other = run.read_config(), taker.read_config()
-        if (mine.data.set, mine.learner) != (other.data.set, other.learner):
-            raise ConfigInvalid(f"{taker.folder} is another kind of learner than {run.folder}")
+        config = taker.read_config()
+        if (mine.data.set, mine.learner) != (config.data.set, config.learner):
+            raise ConfigInvalid(f"{taker.folder} is another kind of learner than {first.folder}")
 
 
 @dataclass

@@ -62,7 +62,7 @@ def trained(folder: Path, data: Path, name: str, conditioning: str) -> tuple[Run
     learner = load_trained(run)
     assert isinstance(learner, MultiTask)
     measure_known(run, data)
-    write_json(run.calibration, calibrate(config, learner, data, seed=0))
+    write_json(run.calibration, calibrate(config, [learner], data, seed=0))
     return run, learner
 
 

@@ -66,7 +66,7 @@ def exported(config: TrainConfig, spec: ExportSpec, folder: Path, data: Path) ->
     learner = load_trained(run)
     assert isinstance(learner, DescribedLearner)
     if spec.name == "papers":
-        write_json(run.calibration, calibrate(config, learner, data, seed=0))
+        write_json(run.calibration, calibrate(config, [learner], data, seed=0))
     material = described_material(run, learner, data, card(spec, run))
     bundle, report = export_described(learner, folder / "bundles", spec=spec, material=material)
     assert report.figures["answers of other metadata differ by"] > 1e-3
@@ -108,7 +108,7 @@ def test_schools_are_told_by_id_by_metadata_and_by_their_pupils(tmp_path: Path) 
 
 def test_schools_have_no_table_of_their_own(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match="intervals of schools"):
-        calibrate(SCHOOLS, None, tmp_path, seed=0)  # type: ignore[arg-type]
+        calibrate(SCHOOLS, [None], tmp_path, seed=0)  # type: ignore[list-item]
 
 
 def test_texts_become_the_tokens_that_training_saw(texts: Path) -> None:
