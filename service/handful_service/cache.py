@@ -123,11 +123,12 @@ class StateCache:
 class Pins:
     """The states that one call uses: a block at whose end they are all released."""
 
-    __slots__ = ("_cache", "_held")
+    __slots__ = ("_cache", "_held", "_kept")
 
     def __init__(self, cache: StateCache) -> None:
         self._cache = cache
         self._held: list[Held] = []
+        self._kept = False
 
     def find(self, key: Hashable) -> Held | None:
         """As `StateCache.find`."""
@@ -148,14 +149,24 @@ class Pins:
         self._held.append(held)
         return held
 
+    def keep(self) -> None:
+        """Let them outlast the block: whoever says so releases them."""
+        self._kept = True
+
+    def release(self) -> None:
+        """Take all pins out, once."""
+        held, self._held = self._held, []
+        for one in held:
+            self._cache.release(one)
+
     def __enter__(self) -> "Pins":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for held in self._held:
-            self._cache.release(held)
+        if not self._kept:
+            self.release()
 
 
 class SingleFlight:

@@ -7,7 +7,7 @@ usual deadline are looked at together, some times a second, and only what is sti
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -22,6 +22,14 @@ EXACT_S = 1.0
 """A deadline shorter than this has a timer of its own, even if it is the usual one."""
 
 
+class Work(Protocol):
+    """What answers a request: a task, or whatever else can be stopped."""
+
+    def cancel(self) -> object:
+        """Stop it."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Passage:
     """One request on its way through.
@@ -34,7 +42,7 @@ class Passage:
         answered: Whether the answer was begun.
         complete: Whether its body was read to the end.
         receive: Where its client's going is told.
-        task: What works for it.
+        task: What works for it, and can be cancelled.
         timer: Of a deadline of its own.
         watcher: What waits for its client to go.
         over: Why it was ended early, if it was.
@@ -48,7 +56,7 @@ class Passage:
     answered: bool = False
     complete: bool = False
     receive: Receive | None = None
-    task: "asyncio.Task[None] | None" = None
+    task: Work | None = None
     timer: asyncio.TimerHandle | None = None
     watcher: "asyncio.Task[None] | None" = None
     over: Literal["late", "gone"] | None = None
@@ -74,7 +82,8 @@ class Passage:
         """
         if self.over is None or self.task is None:
             return
-        self.task.uncancel()
+        if isinstance(self.task, asyncio.Task):
+            self.task.uncancel()
         if self.over == "gone":
             raise ClientDisconnect
         waited = round(1000 * (time.monotonic() - self.started))

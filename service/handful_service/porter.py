@@ -97,22 +97,46 @@ class Porter:
             exempt: Whether it is never refused for load, as health checks are.
             receive: Where the client's going is told; None: whoever calls this tells the passage.
         """
-        retry_s = RETRY_AFTER_S
         try:
-            self._admit(headers, exempt)
-            self._patience.begin(passage, self._own_deadline_s(headers), receive)
-            try:
-                return await work()
-            except asyncio.CancelledError:
-                passage.explain()
-                raise
-        except errors.HandfulError as error:
-            problem, retry_s = problem_body(error), retry_after_s(error)
-        except ClientDisconnect:
+            self.begin(passage, headers, exempt=exempt, receive=receive)
+            return await self.finished(passage, work())
+        except Exception as error:
+            return self.refusal(passage, error)
+
+    def begin(
+        self, passage: Passage, headers: Headers, *, exempt: bool = False, receive: Receive | None = None
+    ) -> None:
+        """Let a request in, whose work begins now; see `guard`.
+
+        Raises:
+            HandfulError: it is refused.
+        """
+        self._admit(headers, exempt)
+        self._patience.begin(passage, self._own_deadline_s(headers), receive)
+
+    async def finished(self, passage: Passage, work: Awaitable[T]) -> T:
+        """What work gives; where it was cancelled, the error that says why.
+
+        Raises:
+            DeadlineExceeded: it is overdue.
+            ClientDisconnect: the client is gone.
+        """
+        try:
+            return await work
+        except asyncio.CancelledError:
+            passage.explain()
+            raise
+
+    def refusal(self, passage: Passage, error: Exception) -> Refusal | None:
+        """The answer to a request that failed; None where the client went."""
+        retry_s = RETRY_AFTER_S
+        if isinstance(error, ClientDisconnect):
             passage.status = CLIENT_GONE  # for the log and the metrics
             return None
-        except Exception:  # the last resort: the text goes to the log only
-            crash_log.exception("request failed", extra={"request_id": passage.request_id})
+        if isinstance(error, errors.HandfulError):
+            problem, retry_s = problem_body(error), retry_after_s(error)
+        else:  # the last resort: the text goes to the log only
+            crash_log.error("request failed", extra={"request_id": passage.request_id}, exc_info=error)
             problem = body(INTERNAL, "an error that is the server's own; the log has it under the request id")
         status, told, content = problem_answer(problem, passage.request_id, retry_s)
         return Refusal(status, [(name.encode("ascii"), text.encode("ascii")) for name, text in told.items()], content)

@@ -8,6 +8,7 @@ used as they are. So both forms frame requests alike, and there is nothing to sm
 
 import asyncio
 import re
+from collections.abc import Coroutine
 from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -17,10 +18,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from .engine.calls import CALL
 from .errors import HandfulError, NotHttp, TooLarge
 from .porter import UNMATCHED, Porter, Refusal
+from .predictor.direct import Direct
 from .problems import problem_answer, problem_body
 from .routes.common import MAX_MODEL_NAME
 from .routes.hot import MEDIA, admit
-from .routes.predict import PATH
+from .routes.predict import PATH, Prepared
 
 _PREDICT = re.compile(rb"/v1/models/([^/?#%%\x00-\x20\x7f-\xff]{1,%d})/predict(?:\?([^#]*))?" % MAX_MODEL_NAME)
 """As the hot path has it, of a target that came without escapes: others are unescaped by the stock protocol."""
@@ -65,36 +67,77 @@ class Exchange:
         if self.disconnected and self._passage is not None and self._passage.call.droppable:
             self._passage.end("gone")
 
-    async def run(self, porter: Porter, state: State) -> None:
-        """Answer the call."""
-        headers = dict(self._headers)
+    def start(self) -> None:
+        """Answer the call: at once where it is refused, after a run, or in a task where more has to be awaited."""
+        protocol, headers = self._protocol, dict(self._headers)
+        porter = protocol.porter
         self._passage = passage = porter.enter(headers)
-        passage.task = self.task
-        CALL.set(passage.call)  # of this task alone
         try:
-            found = await porter.guard(passage, headers, lambda: self._answer(porter, state))
-            if found is not None and not self.disconnected:
-                passage.answered = True
-                passage.status = found.status if isinstance(found, Refusal) else _OK
-                await self._write(found, passage.request_id.encode("ascii"))
+            porter.begin(passage, headers)
+            admitted = admit(protocol.state, passage.call, self._model, self._query, self._headers)
+            porter.check_size(len(self.body))
+            prepared = admitted.prepared(self.body)
+            direct = prepared.direct()
+        except Exception as error:
+            self._finish(porter.refusal(passage, error))
+            return
+        if direct is None:
+            self._work(self._answer(prepared))
+            passage.task = self.task
+        else:
+            direct.told = lambda: self._answered(prepared, direct)
+            passage.task = direct
+
+    def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        self.task = task = self._protocol.loop.create_task(work)
+        task.add_done_callback(self._protocol.tasks.discard)
+        self._protocol.tasks.add(task)
+
+    async def _answer(self, prepared: Prepared) -> None:
+        porter, passage = self._protocol.porter, self._passage
+        CALL.set(passage.call)  # of this task alone
+        found: bytes | Refusal | None = None
+        try:
+            found = await porter.finished(passage, prepared.answered())
+        except Exception as error:
+            found = porter.refusal(passage, error)
         finally:
-            porter.leave(passage, "POST", PATH)
+            self._finish(found)
 
-    async def _answer(self, porter: Porter, state: State) -> bytes:
-        call = admit(state, self._model, self._query, self._headers)
-        porter.check_size(len(self.body))
-        return await call.answer(self.body)
+    def _answered(self, prepared: Prepared, direct: Direct) -> None:
+        found: bytes | Refusal | None
+        try:
+            self._passage.explain()
+            found = prepared.written([direct.predictions()])
+        except Exception as error:
+            found = self._protocol.porter.refusal(self._passage, error)
+        self._finish(found)
 
-    async def _write(self, found: bytes | Refusal, request_id: bytes) -> None:
+    def _finish(self, found: bytes | Refusal | None) -> None:
+        """The end of the call: its answer is written, where there is one and somebody to take it."""
+        passage = self._passage
+        if found is not None and not self.disconnected:
+            passage.answered = True
+            passage.status = found.status if isinstance(found, Refusal) else _OK
+            if self._protocol.flow.write_paused:
+                self._work(self._write_later(found))
+            else:
+                self._write(found)
+        self._protocol.porter.leave(passage, "POST", PATH)
+
+    async def _write_later(self, found: bytes | Refusal) -> None:
+        await self._protocol.flow.drain()
+        self._write(found)
+
+    def _write(self, found: bytes | Refusal) -> None:
         protocol = self._protocol
-        if protocol.flow.write_paused:
-            await protocol.flow.drain()
         if self.disconnected or protocol.transport.is_closing():
             return
         if isinstance(found, Refusal):
             status, content, more = found.status, found.content, found.headers
         else:
             status, content, more = _OK, found, [(b"content-length", b"%d" % len(found)), MEDIA]
+        request_id = self._passage.request_id.encode("ascii")
         lines = [STATUS_LINE[status]]
         for name, value in (*protocol.server_state.default_headers, *more, (b"x-request-id", request_id)):
             lines += (name, b": ", value, b"\r\n")
@@ -141,8 +184,16 @@ class PredictProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """The start of a request."""
-        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._in_head, self._head_bytes = True, 0
+
+    def _go_the_usual_way(self) -> None:
+        """Let the stock protocol have a call from its headers on: only now it needs a scope."""
+        url, headers, waits = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = url, headers, waits
+        self.scope["headers"] = headers
+        super().on_headers_complete()
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         """Take in a request again as if it asked for no other protocol, which a server may ignore.
@@ -170,7 +221,7 @@ class PredictProtocol(HttpToolsProtocol):
             if found is not None:
                 self._hot = Exchange(self, found[1], found[2] or b"")
                 return
-        super().on_headers_complete()
+        self._go_the_usual_way()
 
     @property
     def _free(self) -> bool:
@@ -195,10 +246,7 @@ class PredictProtocol(HttpToolsProtocol):
             return
         exchange, self._hot = self._hot, None
         self.cycle = exchange  # type: ignore[assignment]  # it has all that the stock protocol reads
-        task: asyncio.Task[None] = self.loop.create_task(exchange.run(self.porter, self.state))
-        exchange.task = task
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
+        exchange.start()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, as a problem like any other, and close."""
@@ -219,7 +267,7 @@ class PredictProtocol(HttpToolsProtocol):
         self._hot = None
         if self.parser is None or self.transport.is_closing():
             return
-        super().on_headers_complete()
+        self._go_the_usual_way()
         if exchange.body:
             super().on_body(exchange.body)
 

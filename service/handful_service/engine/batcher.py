@@ -12,8 +12,8 @@ from time import perf_counter
 from typing import Generic, TypeVar
 
 from ..errors import Overloaded
-from .calls import CALL
-from .queueing import FairQueue, Waiting
+from .calls import CALL, Call
+from .queueing import FairQueue, Reply, Waiting
 from .scheduler import Kind, Scheduler
 from .times import RunTimes
 
@@ -47,7 +47,7 @@ class Batcher(Generic[T, R]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[T]], Sequence[R]],
+        run: Callable[[Sequence[T]], Sequence[R | Exception]],
         *,
         scheduler: Scheduler,
         max_rows: int,
@@ -77,15 +77,26 @@ class Batcher(Generic[T, R]):
             Overloaded: too much is waiting.
             DeadlineExceeded: the call cannot be answered in time.
         """
-        self._admit(rows)
-        return self._enqueue(item, rows)
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self.submit_for(CALL.get(), item, rows, future)
+        return future
+
+    def submit_for(self, call: Call | None, item: T, rows: int, reply: Reply[R]) -> None:
+        """As `submit`, for a call that is named instead of the current one, and with the result given to a reply."""
+        self._admit(call, rows)
+        self._enqueue(call, item, rows, reply)
 
     def submit_all(self, items: Sequence[T], rows: Sequence[int]) -> "list[asyncio.Future[R]]":
         """The results of some items, all of which are queued or none; see `submit`."""
-        self._admit(sum(rows))
-        return [self._enqueue(item, count) for item, count in zip(items, rows, strict=True)]
+        call, loop = CALL.get(), asyncio.get_running_loop()
+        self._admit(call, sum(rows))
+        futures: list[asyncio.Future[R]] = []
+        for item, count in zip(items, rows, strict=True):
+            futures.append(loop.create_future())
+            self._enqueue(call, item, count, futures[-1])
+        return futures
 
-    def _admit(self, rows: int) -> None:
+    def _admit(self, call: Call | None, rows: int) -> None:
         queued = self._queue.rows
         if queued and queued + rows > self._max_queued_rows:
             raise Overloaded(
@@ -93,21 +104,17 @@ class Batcher(Generic[T, R]):
                 allowed=f"at most {self._max_queued_rows}",
                 retry_after_s=self._scheduler.wait_s(self),
             )
-        call = CALL.get()
         if call is not None and not call.admitted:
             self._scheduler.admit(self, rows, call.deadline_s)
             call.admitted = True
 
-    def _enqueue(self, item: T, rows: int) -> "asyncio.Future[R]":
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        call = CALL.get()
+    def _enqueue(self, call: Call | None, item: T, rows: int, reply: Reply[R]) -> None:
         if call is None:
-            self._queue.push("", Waiting(item, rows, future, 0.0))
+            self._queue.push("", Waiting(item, rows, reply, 0.0))
         else:
-            self._queue.push(call.tenant, Waiting(item, rows, future, call.deadline_s))
+            self._queue.push(call.tenant, Waiting(item, rows, reply, call.deadline_s))
         if not self.listed:
             self._scheduler.wake(self)
-        return future
 
     @property
     def waiting(self) -> int:
@@ -164,7 +171,7 @@ class Batcher(Generic[T, R]):
             done(0.0)
             return
 
-        def settle(computed: "asyncio.Future[Sequence[R]]") -> None:
+        def settle(computed: "asyncio.Future[Sequence[R | Exception]]") -> None:
             try:
                 _settle(batch, computed.result())
             except Exception as error:  # see above
@@ -174,7 +181,7 @@ class Batcher(Generic[T, R]):
 
         computing.add_done_callback(settle)
 
-    def _compute(self, batch: Sequence[Waiting[T, R]]) -> Sequence[R]:
+    def _compute(self, batch: Sequence[Waiting[T, R]]) -> Sequence[R | Exception]:
         rows = sum([entry.rows for entry in batch])
         self._on_batch(rows)
         started = perf_counter()
@@ -183,17 +190,21 @@ class Batcher(Generic[T, R]):
         return results
 
 
-def _settle(batch: Sequence[Waiting[T, R]], results: Sequence[R]) -> None:
-    """Give each item its result, or all of them an error where the numbers differ."""
+def _settle(batch: Sequence[Waiting[T, R]], results: Sequence[R | Exception]) -> None:
+    """Give each item its result, or all of them an error where the numbers differ; an error may be a result, too."""
     if len(results) != len(batch):
         _fail(batch, BatchMismatch(f"{len(batch)} items gave {len(results)} results"))
         return
     for entry, result in zip(batch, results, strict=True):
-        if not entry.future.done():
-            entry.future.set_result(result)
+        if entry.reply.done():
+            continue
+        if isinstance(result, Exception):
+            entry.reply.set_exception(result)
+        else:
+            entry.reply.set_result(result)
 
 
 def _fail(batch: Sequence[Waiting[T, R]], error: Exception) -> None:
     for entry in batch:
-        if not entry.future.done():
-            entry.future.set_exception(error)
+        if not entry.reply.done():
+            entry.reply.set_exception(error)

@@ -28,8 +28,7 @@ CALL: ContextVar[Call | None] = ContextVar("call", default=None)
 """The call that the current task works for; None for what the server does by itself."""
 
 
-def identify(tenant: str, *, learns: bool) -> None:
-    """Note who makes the current call, once that is known, and whether it is one to learn from."""
-    call = CALL.get()
+def identify(call: Call | None, tenant: str, *, learns: bool) -> None:
+    """Note who makes a call, once that is known, and whether it is one to learn from."""
     if call is not None:
         call.tenant, call.learns, call.droppable = tenant, learns, not learns

@@ -16,7 +16,8 @@ from ..bundle.signature import BATCH, INDEX, METADATA, TEXT, Signature
 from ..errors import BundleInvalid, SignatureMismatch, SupportSetInvalid
 from ..task import Array, Arrays, SupportSet
 from .batcher import Batcher
-from .calls import CALL
+from .calls import CALL, Call
+from .queueing import Reply
 from .runtime import RuntimeSettings, make_session
 from .scheduler import Kind, Scheduler
 from .slots import SlotTables
@@ -38,7 +39,19 @@ class EngineLimits:
 
 
 _Rows = tuple[Arrays, Sequence[int]]
-"""Rows of a prediction: the features of the inputs, each `[n, *feature]`, and the slots of their task states."""
+"""Rows of a prediction: the features of inputs, or these themselves, each `[n, …]`, and the slots of their states."""
+
+
+class FeaturesNotFinite(Exception):
+    """An input is so large that its features are not finite.
+
+    Attributes:
+        row: Of the first such one.
+    """
+
+    def __init__(self, row: int) -> None:
+        super().__init__(f"row {row}")
+        self.row = row
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +88,7 @@ class Engine:
         self._bundle = bundle
         self._tables = tables
         self._scheduler = scheduler
-        self._limits = limits
+        self.limits = limits
         self._on_batch = on_batch
         self._sessions = {
             name: make_session(bundle.graph(name), file=graph.file, settings=settings)
@@ -83,12 +96,21 @@ class Engine:
         }
         self._outputs = {name: list(bundle.signatures[name][1].tensors) for name in self._sessions}
         self._times = {name: RunTimes(limits.max_rows) for name in self._sessions}
+        self._answer_times = RunTimes(limits.max_rows)
         self._encoder = self._batcher("encode", self._encode)
         self._support_encoder = self._batcher("encode", self._encode, Kind.LEARN)
         self._describers = {graph: self._describer(graph) for graph in self._sessions if graph.startswith("describe.")}
         self._summariser = self._batcher("summarise", self._summarise, Kind.LEARN)
         self._adapter = self._batcher("adapt", self._adapt, Kind.LEARN)
         self._predictor = self._batcher("predict", self._predict)
+        self._answerer = Batcher(
+            self._answer,
+            scheduler=scheduler,
+            max_rows=limits.max_rows,
+            max_queued_rows=limits.max_queued_rows,
+            times=self._answer_times,
+            on_batch=self._on_answer,
+        )
 
     def _batcher(
         self, graph: GraphName, run: Callable[[Sequence[T]], Sequence[R]], kind: Kind = Kind.PREDICT
@@ -98,8 +120,8 @@ class Engine:
             scheduler=self._scheduler,
             kind=kind,
             times=self._times.get(graph),
-            max_rows=self._limits.max_rows,
-            max_queued_rows=self._limits.max_queued_rows,
+            max_rows=self.limits.max_rows,
+            max_queued_rows=self.limits.max_queued_rows,
             on_batch=partial(self._on_batch, graph),
         )
 
@@ -112,7 +134,7 @@ class Engine:
         Raises:
             Overloaded: they have.
         """
-        for batcher in (self._encoder, self._predictor):
+        for batcher in (self._answerer, self._encoder, self._predictor):
             self._scheduler.refuse_if_full(batcher)
 
     async def encode(self, inputs: Arrays) -> Arrays:
@@ -122,7 +144,7 @@ class Engine:
             return inputs if n else self.no_features()
         call = CALL.get()
         encoder = self._support_encoder if call is not None and call.learns else self._encoder
-        most = self._limits.max_rows
+        most = self.limits.max_rows
         if n <= most:
             return await encoder.submit(inputs, n)
         spans = [slice(at, min(n, at + most)) for at in range(0, n, most)]
@@ -184,13 +206,45 @@ class Engine:
             features: Of the inputs, each `[n, *feature]`; a call larger than a batch is cut and rejoined.
             slots: Where the task state of each row lies, `n` of them.
         """
-        most = self._limits.max_rows
+        most = self.limits.max_rows
         if len(slots) <= most:
             return await self._predictor.submit((features, slots), len(slots))
         spans = [slice(at, at + most) for at in range(0, len(slots), most)]
         pieces = [({name: array[span] for name, array in features.items()}, slots[span]) for span in spans]
         parts = self._predictor.submit_all(pieces, [len(piece[1]) for piece in pieces])
         return np.concatenate(await asyncio.gather(*parts))
+
+    def answer(self, call: Call | None, inputs: Arrays, slots: Sequence[int], reply: Reply[Array]) -> None:
+        """Encode and predict in one go: `y`, float32 `[n, member, column]`, is given to a reply.
+
+        Args:
+            call: Whose rows these are.
+            inputs: Each `[n, *input]`, no more than a batch holds.
+            slots: Where the task state of each row lies, `n` of them.
+            reply: Takes `y`, or an error: `FeaturesNotFinite` where an input has none that are.
+
+        Raises:
+            Overloaded: too much is waiting.
+            DeadlineExceeded: the call cannot be answered in time.
+        """
+        self._answerer.submit_for(call, (inputs, slots), len(slots), reply)
+
+    def _on_answer(self, rows: int) -> None:
+        if "encode" in self._sessions:
+            self._on_batch("encode", rows)
+        self._on_batch("predict", rows)
+
+    def _answer(self, items: Sequence[_Rows]) -> Sequence[Array | Exception]:
+        inputs = {name: _joined([arrays[name] for arrays, _ in items]) for name in self.manifest.inputs}
+        slots = items[0][1] if len(items) == 1 else [slot for _, of_item in items for slot in of_item]
+        features = self._run("encode", inputs, len(slots)) if "encode" in self._sessions else inputs
+        feed = self._tables.gather(slots)
+        feed.update(features)
+        y = self._run("predict", feed, len(slots))["y"]
+        counts = [len(of_item) for _, of_item in items]
+        parts = _cut_array(y, counts)
+        lost = [not np.isfinite(array).all() for array in features.values()]
+        return _without_lost(parts, features, counts) if any(lost) else parts
 
     def _encode(self, items: Sequence[Arrays]) -> Sequence[Arrays]:
         counts = [len(next(iter(item.values()))) for item in items]
@@ -282,13 +336,16 @@ class Engine:
                         field=file,
                         allowed=f"{tolerance:g}",
                     )
+        self._answer_times.record(
+            1, sum(self._times[name].predicted_s(1) for name in self._sessions if name in ("encode", "predict"))
+        )
         self._check_tasks()
 
     def _check_tasks(self) -> None:
         """Describe every known task, so that no request is the first to find that the graph cannot."""
         tasks = list(self._bundle.known_tasks.items())
-        for at in range(0, len(tasks), self._limits.max_rows):
-            part = tasks[at : at + self._limits.max_rows]
+        for at in range(0, len(tasks), self.limits.max_rows):
+            part = tasks[at : at + self.limits.max_rows]
             file, names = self.manifest.graphs[DESCRIBE_ID].file, f"{part[0][0]!r} to {part[-1][0]!r}"
             try:
                 states = self._describe(DESCRIBE_ID, [{INDEX: np.asarray(task.index, np.int64)} for _, task in part])
@@ -337,6 +394,19 @@ def _cut_array(array: Array, counts: Sequence[int]) -> list[Array]:
         parts.append(array[at : at + count])
         at += count
     return parts
+
+
+def _without_lost(parts: Sequence[Array], features: Arrays, counts: Sequence[int]) -> list[Array | Exception]:
+    """The parts of `y`, with an error in place of each whose features are not all finite."""
+    rows = len(next(iter(features.values())))
+    finite = np.ones(rows, bool)
+    for array in features.values():
+        finite &= np.isfinite(array).reshape(rows, -1).all(axis=1)
+    good = _cut_array(finite, counts)
+    return [
+        part if of_part.all() else FeaturesNotFinite(int(of_part.argmin()))
+        for part, of_part in zip(parts, good, strict=True)
+    ]
 
 
 def _cut(arrays: Arrays, counts: Sequence[int]) -> list[Arrays]:

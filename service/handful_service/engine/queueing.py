@@ -5,15 +5,32 @@ clock that its rows move on, and the tenant whose clock is behind comes next. On
 of the tenant that was served last, so that nobody saves up turns, and nobody waits behind another's burst.
 """
 
-import asyncio
 from bisect import insort
 from collections import deque
 from heapq import heappop, heappush, heapreplace, nlargest
 from operator import itemgetter
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+Result_contra = TypeVar("Result_contra", contravariant=True)
+
+
+class Reply(Protocol[Result_contra]):
+    """Where a result goes: an `asyncio.Future`, or whatever else takes it."""
+
+    def done(self) -> bool:
+        """Whether nobody waits for it any more."""
+        ...
+
+    def set_result(self, result: Result_contra) -> None:
+        """Take the result."""
+        ...
+
+    def set_exception(self, exception: Exception) -> None:
+        """Take the error in its place."""
+        ...
+
 
 REMEMBERED = 1024
 """Absent tenants whose clocks are kept; beyond it the half is forgotten that is least ahead of the others."""
@@ -22,12 +39,12 @@ REMEMBERED = 1024
 class Waiting(Generic[T, R]):
     """An item that waits for its batch."""
 
-    __slots__ = ("deadline_s", "future", "item", "rows")
+    __slots__ = ("deadline_s", "item", "reply", "rows")
 
-    def __init__(self, item: T, rows: int, future: "asyncio.Future[R]", deadline_s: float) -> None:
+    def __init__(self, item: T, rows: int, reply: Reply[R], deadline_s: float) -> None:
         self.item = item
         self.rows = rows
-        self.future = future
+        self.reply = reply
         self.deadline_s = deadline_s
 
 
@@ -74,7 +91,7 @@ class FairQueue(Generic[T, R]):
             lane = self._lanes[tenant]
             while lane:
                 entry = lane[0]
-                if not entry.future.done():
+                if not entry.reply.done():
                     return entry.rows
                 self._drop(lane)
             self._leave(clock, tenant)
@@ -96,7 +113,7 @@ class FairQueue(Generic[T, R]):
             self._now = clock
             while lane and (not batch or rows + lane[0].rows <= most_rows):
                 entry = self._drop(lane)
-                if not entry.future.done():
+                if not entry.reply.done():
                     batch.append(entry)
                     rows += entry.rows
                     clock += entry.rows

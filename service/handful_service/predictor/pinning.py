@@ -44,6 +44,10 @@ class Wanted:
 class StoredStates(Protocol):
     """Where the states of stored adaptations come from."""
 
+    def find(self, pins: Pins, caller: Caller, served: Served, name: str, least: int) -> tuple[Held, int] | None:
+        """The current state of an adaptation, and its revision, if both are at hand."""
+        ...
+
     async def pin(
         self, pins: Pins, caller: Caller, served: Served, names: Sequence[str], *, min_revision: int | None
     ) -> list[tuple[Held, int] | HandfulError]:
@@ -53,6 +57,10 @@ class StoredStates(Protocol):
 
 class NoStates:
     """No adaptations at all: for a bundle that is only checked."""
+
+    def find(self, pins: Pins, caller: Caller, served: Served, name: str, least: int) -> tuple[Held, int] | None:
+        """See `StoredStates`."""
+        return None
 
     async def pin(
         self, pins: Pins, caller: Caller, served: Served, names: Sequence[str], *, min_revision: int | None
@@ -98,7 +106,17 @@ class Pinning:
                 found[place] = states
         return [states for states in found if states is not None]
 
-    def _at_hand(self, one: Wanted) -> list[Pinned] | HandfulError | None:
+    def find(self, task: TaskRef) -> Pinned | None:
+        """The one state of a task, if it is at hand, and nothing is to be said against it."""
+        if isinstance(task, ByAdaptation):
+            stored = self.stored.find(self.pins, self.caller, self.served, task.id, self.min_revision or 1)
+            answering = None if stored is None else self._answering(task, *stored)
+            states = None if isinstance(answering, HandfulError) else answering
+        else:
+            states = self._at_hand(Wanted(task))
+        return states[0] if states is not None and len(states) == 1 else None
+
+    def _at_hand(self, one: Wanted) -> list[Pinned] | None:
         if isinstance(one.task, ByTask):
             states = []
             for named in one.task.names:

@@ -6,15 +6,19 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..errors import CapacityError, HandfulError, InputInvalid, NotAccepted
+from ..codecs.decode import decode_rows
+from ..engine.calls import Call
+from ..errors import CapacityError, HandfulError, InputInvalid
 from ..task import Array, Arrays, Caller
 from .accepting import check_task, resolved
+from .direct import Direct
 from .learning import Lesson, RepeatedSupports
 from .models import Models, Served, VersionRef
-from .pinning import Pinned, Pinning, StoredStates, Used, Wanted
+from .outcomes import Outcome, Prediction, check_readable, predictions
+from .pinning import Pinned, Pinning, StoredStates, Wanted
 from .preparing import encode
-from .reading import Answer, Reading, ReadOptions, check_options, not_finite, read
-from .refs import Ask, ByAdaptation, BySupport
+from .reading import Answer, Reading, ReadOptions, read
+from .refs import Ask, BySupport
 
 
 @dataclass(slots=True)
@@ -32,26 +36,6 @@ class PredictOptions:
     on_missing: Literal["error", "base"] = "error"
     min_revision: int | None = None
     partial: bool = False
-
-
-@dataclass(slots=True)
-class Prediction:
-    """An answer, and the task state that gave it.
-
-    Attributes:
-        task: The id of the known task whose columns were read.
-        folded: Fields whose category was folded to «other»: of the input, and of the task's metadata.
-    """
-
-    answer: Answer
-    used: Used
-    task: str | None = None
-    adaptation: str | None = None
-    revision: int | None = None
-    folded: tuple[str, ...] = ()
-
-
-Outcome = Sequence[Prediction] | HandfulError
 
 
 @dataclass(slots=True)
@@ -96,6 +80,36 @@ class Predictor:
         self._states = states
         self._decoder = decoder
         self._known = RepeatedSupports(0) if known is None else known
+
+    def direct(
+        self, caller: Caller, call: Call | None, served: Served, asks: Sequence[Ask], options: PredictOptions
+    ) -> Direct | None:
+        """The call on its way, if all that it needs is a run: one ask, of one task whose state is at hand.
+
+        Where there is none, `answers` has to be asked.
+
+        Raises:
+            HandfulError: the ask is not valid, or too much is waiting.
+        """
+        if len(asks) != 1 or served.decoded_at_a_time is not None:
+            return None
+        ask, engine = asks[0], served.engine
+        if isinstance(ask.task, BySupport) or not 0 < ask.answers == len(ask.inputs) <= engine.limits.max_rows:
+            return None
+        check_task(served, ask.task, options.read)
+        with served.cache.pins() as pins:
+            or_base = options.on_missing == "base"
+            pinning = Pinning(pins, caller, served, self._states, self._decoder, or_base, options.min_revision)
+            state = pinning.find(ask.task)
+            if state is None:
+                return None
+            decoded = decode_rows(ask.inputs, ask.fields, served.manifest)
+            reading = served.reading(state.held)
+            check_readable(ask, (reading,), options.read)
+            direct = Direct(ask, state, reading, options.read, decoded.folded, pins)
+            engine.answer(call, decoded.arrays, [state.held.slot] * len(ask.inputs), direct)
+            pins.keep()  # until the call is over
+        return direct
 
     async def predict(
         self, caller: Caller, model: str, version: VersionRef, asks: Sequence[Ask], options: PredictOptions
@@ -214,22 +228,9 @@ async def _pin(pinning: Pinning, works: Sequence[_Work], options: PredictOptions
             if isinstance(states, HandfulError):
                 raise states
             work.states, work.readings = states, [pinning.served.reading(state.held) for state in states]
-            _check_readable(work, options.read)
+            check_readable(work.ask, work.readings, options.read)
         except HandfulError as error:
             _fail([work], error, options)
-
-
-def _check_readable(work: _Work, options: ReadOptions) -> None:
-    """Refuse what the caller wants of an ask whose answers cannot be read so.
-
-    Raises:
-        NotAccepted: they cannot.
-    """
-    for reading in work.readings:
-        check_options(reading.output, options)
-        if not reading.known:
-            what = "the labels of the task are not known"
-            raise NotAccepted(what, field=work.ask.task.field, allowed="a support set beside it")
 
 
 async def _answer(served: Served, features: Arrays, works: Sequence[_Work], options: PredictOptions) -> None:
@@ -248,7 +249,9 @@ async def _answer(served: Served, features: Arrays, works: Sequence[_Work], opti
     answers = _read(y, works, options.read)
     for work in works:
         try:
-            work.predictions = _predictions(work, answers)
+            span = answers[work.row : work.row + len(work.ask.inputs) * len(work.states)]
+            taught = work.lesson.folded if work.lesson is not None else ()
+            work.predictions = predictions(work.ask, work.folded, work.states, work.readings, span, taught)
         except InputInvalid as error:
             _fail([work], error, options)
 
@@ -275,24 +278,3 @@ def _read(y: Array, works: Sequence[_Work], options: ReadOptions) -> list[Answer
         for row, answer in zip(places, read(y[places], reading, options), strict=True):
             answers[row] = answer
     return answers
-
-
-def _predictions(work: _Work, answers: Sequence[Answer | None]) -> list[Prediction]:
-    """The answers of one ask.
-
-    Raises:
-        InputInvalid: a row has none, since its input is too large.
-    """
-    task, row = work.ask.task, work.row
-    stored = task.id if isinstance(task, ByAdaptation) else None
-    taught = work.lesson.folded if work.lesson is not None else ()
-    found = []
-    for place, of_input in enumerate(work.folded):
-        for state, reading in zip(work.states, work.readings, strict=True):
-            answer = answers[row]
-            if answer is None:
-                raise not_finite(reading, work.ask.fields[place])
-            folded = (*of_input, *state.folded, *taught)
-            found.append(Prediction(answer, state.used, state.held.task, stored, state.revision, folded))
-            row += 1
-    return found

@@ -50,10 +50,13 @@ async def encode(
     for array in features.values():
         if not np.isfinite(array).all():
             finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
-            raise InputInvalid(
-                "gives features that are not finite", field=fields[int(finite.argmin())], allowed="smaller numbers"
-            )
+            raise features_not_finite(fields[int(finite.argmin())])
     return features, decoded.folded
+
+
+def features_not_finite(field: str) -> InputInvalid:
+    """The error of an input at a place that is so large that its features are not finite."""
+    return InputInvalid("gives features that are not finite", field=field, allowed="smaller numbers")
 
 
 def checked(examples: Sequence[Labelled], rules: Labelling, place: str = "support") -> list[Labelled]:

@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -184,17 +185,22 @@ def _class_of_few(
     members: list[list[float]], reading: Reading, cell: _Cell, options: ReadOptions
 ) -> ClassAnswer | None:
     """The same as with numpy, for one row: a softmax for each member, their mean, and the answer."""
-    scores = [0.0] * len(reading.places)
-    for row in members:
-        logits = [row[place] / cell.temperature for place in reading.places]
-        most = max(logits)
-        raised = [math.exp(logit - most) for logit in logits]  # of what is infinite, NaN
-        total = sum(raised) * len(members)
-        scores = [score + part / total for score, part in zip(scores, raised, strict=True)]
-    if not all(map(math.isfinite, scores)):
+    scores = _softmax_of_few(members[0], reading.places, cell.temperature)
+    if len(members) > 1:
+        every = [scores, *(_softmax_of_few(row, reading.places, cell.temperature) for row in members[1:])]
+        scores = [sum(of_label) / len(members) for of_label in zip(*every, strict=True)]
+    if not math.isfinite(sum(scores)):
         return None
     order = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)  # which keeps the order of equal ones
     return _answer(scores, order, reading.names, cell, options)
+
+
+def _softmax_of_few(row: list[float], places: Sequence[int], temperature: float) -> list[float]:
+    logits = [row[place] / temperature for place in places]
+    most = max(logits)
+    raised = [math.exp(logit - most) for logit in logits]  # of what is infinite, NaN
+    total = sum(raised)
+    return [part / total for part in raised]
 
 
 def _any_of(y: Array, output: LabelsOutput, options: ReadOptions) -> list[Answer | None]:

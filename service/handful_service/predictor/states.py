@@ -157,6 +157,22 @@ class States:
         prior = await described_state(served, described)
         return Start(served.rules(named.id, described=True), prior, described.folded)
 
+    def find(self, pins: Pins, caller: Caller, served: Served, name: str, least: int) -> tuple[Held, int] | None:
+        """The current state of an adaptation, pinned, and its revision, if both can be had at once.
+
+        Args:
+            pins: Where it is noted.
+            caller: Whose adaptation it is.
+            served: The model.
+            name: The adaptation's id.
+            least: The least revision.
+        """
+        key = Key(caller.tenant, served.manifest.name, name)
+        heads = self._store.heads_now([key])
+        revision = heads.get(key, 0) if heads is not None else 0
+        held = pins.find((key, served.digest, revision)) if revision >= max(least, 1) else None
+        return None if held is None else (held, revision)
+
     async def pin(
         self, pins: Pins, caller: Caller, served: Served, names: Sequence[str], *, min_revision: int | None
     ) -> list[tuple[Held, int] | HandfulError]:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from ..errors import HandfulError
-from ..predictor.predicting import Outcome, Prediction
+from ..predictor.outcomes import Outcome, Prediction
 from ..predictor.reading import LabelsAnswer, NumberAnswer
 from ..predictor.refs import Ask
 from ..problems import problem_body

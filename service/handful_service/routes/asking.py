@@ -1,6 +1,7 @@
 """From a predict request to asks: tasks with their inputs, and the options of the call."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from ..errors import RequestInvalid, TooLarge
 from ..predictor.predicting import PredictOptions
@@ -25,7 +26,7 @@ def asks_of(request: PredictRequest, most: int) -> list[Ask]:
         raise RequestInvalid(both, field="inputs", allowed="either `inputs` or `rows`")
     if request.rows is not None:
         return _asks_of_rows(request, request.rows, most)
-    inputs = request.inputs or []
+    inputs: Sequence[Any] = () if request.inputs is None else request.inputs
     if request.partial:
         raise RequestInvalid("is for `rows`", field="partial", allowed="`rows` beside it")
     fields = [f"inputs[{place}]" for place in range(len(inputs))]

@@ -9,7 +9,7 @@ from fastapi import Depends, Header, Path, Query, Request
 from ..answers import ProblemDocument
 from ..assembly import Service
 from ..auth import Guard
-from ..engine.calls import identify
+from ..engine.calls import CALL, identify
 from ..errors import NotReady, RequestInvalid
 from ..predictor.changes import Precondition
 from ..predictor.models import VersionRef
@@ -43,7 +43,7 @@ def caller_with(scope: Scope | None) -> Callable[[Request], Awaitable[Caller]]:
     async def caller(request: Request) -> Caller:
         guard: Guard = request.app.state.guard
         found = guard.caller(request.scope["headers"], scope)
-        identify(found.tenant, learns=scope == "adapt")
+        identify(CALL.get(), found.tenant, learns=scope == "adapt")
         return found
 
     return caller

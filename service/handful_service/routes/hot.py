@@ -14,11 +14,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..assembly import Service
 from ..auth import Guard
-from ..engine.calls import identify
+from ..engine.calls import CALL, Call, identify
 from ..errors import NotReady
 from ..task import Caller
 from .common import LOADING, MAX_MODEL_NAME
-from .predict import PATH, predicted
+from .predict import PATH, Prepared, predicted, prepared
 from .wire import Wire, check_media
 
 _PREDICT = re.compile(rf"/v1/models/([^/]{{1,{MAX_MODEL_NAME}}})/predict")
@@ -43,9 +43,19 @@ class Admitted:
 
     service: Service
     caller: Caller
+    call: Call | None
     model: str
     content_type: str
     query: bytes
+
+    def prepared(self, content: bytes) -> Prepared:
+        """The call with its body.
+
+        Raises:
+            HandfulError: it is not valid.
+        """
+        wire = Wire(self.content_type, self.query, content)
+        return prepared(self.service, self.caller, self.call, self.model, wire)
 
     async def answer(self, content: bytes) -> bytes:
         """The answer to a body, as JSON.
@@ -53,10 +63,13 @@ class Admitted:
         Raises:
             HandfulError: it is not valid, or cannot be answered.
         """
-        return await predicted(self.service, self.caller, self.model, Wire(self.content_type, self.query, content))
+        wire = Wire(self.content_type, self.query, content)
+        return await predicted(self.service, self.caller, self.call, self.model, wire)
 
 
-def admit(state: State, model: str, query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Admitted:
+def admit(
+    state: State, call: Call | None, model: str, query: bytes, headers: Sequence[tuple[bytes, bytes]]
+) -> Admitted:
     """What can be said of a call before its body is read.
 
     Raises:
@@ -64,14 +77,14 @@ def admit(state: State, model: str, query: bytes, headers: Sequence[tuple[bytes,
     """
     guard: Guard = state.guard
     caller = guard.caller(headers, "predict")
-    identify(caller.tenant, learns=False)
+    identify(call, caller.tenant, learns=False)
     service: Service | None = state.service
     if service is None:
         raise NotReady(LOADING)
     service.models.refuse_if_saturated(model)
     content_type = _header(headers, b"content-type")
     check_media(content_type)
-    return Admitted(service, caller, model, content_type, query)
+    return Admitted(service, caller, call, model, content_type, query)
 
 
 class HotPredict:
@@ -95,7 +108,7 @@ class HotPredict:
             await self._app(scope, receive, send)
             return
         scope["route"] = _ROUTE
-        call = admit(self._state, found[1], scope["query_string"], scope["headers"])
+        call = admit(self._state, CALL.get(), found[1], scope["query_string"], scope["headers"])
         content = await call.answer(await _body(receive))
         headers = [(b"content-length", b"%d" % len(content)), MEDIA]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

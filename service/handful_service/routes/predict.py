@@ -1,11 +1,19 @@
 """`POST /v1/models/{model}/predict`."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from ..answers import PredictAnswer
 from ..assembly import Service
+from ..engine.calls import CALL, Call
+from ..predictor.direct import Direct
+from ..predictor.models import Served
+from ..predictor.outcomes import Outcome
+from ..predictor.predicting import PredictOptions
+from ..predictor.refs import Ask
 from ..task import Caller
 from .answering import answer_json
 from .asking import asks_of, options_of, refuse_too_many
@@ -33,18 +41,67 @@ async def predict(
     caller: PredictCaller, model: ModelName, service: ServiceDep, wire: Annotated[Wire, Depends(wire)]
 ) -> Response:
     """Predict: with a described task, an adaptation, a support set, or the base; rows of many tasks in one call."""
-    return Response(await predicted(service, caller, model, wire), media_type="application/json")
+    return Response(await predicted(service, caller, CALL.get(), model, wire), media_type="application/json")
 
 
-async def predicted(service: Service, caller: Caller, model: str, wire: Wire) -> bytes:
-    """The answer to a call, as JSON: whoever took the call off the wire gives this back.
+@dataclass(slots=True)
+class Prepared:
+    """A call that was read, and can be answered.
+
+    Attributes:
+        call: What the engine knows of it.
+        model: As the path names it.
+    """
+
+    service: Service
+    caller: Caller
+    call: Call | None
+    model: str
+    served: Served
+    asks: Sequence[Ask]
+    options: PredictOptions
+
+    def direct(self) -> Direct | None:
+        """The call on its way, where all that it needs is a run; its predictions are then to be written.
+
+        Raises:
+            HandfulError: the call is not valid, or too much is waiting.
+        """
+        return self.service.predictor.direct(self.caller, self.call, self.served, self.asks, self.options)
+
+    async def answered(self) -> bytes:
+        """The answer to a call that is not on its way.
+
+        Raises:
+            HandfulError: the call is not valid, or cannot be answered.
+        """
+        return self.written(await self.service.predictor.answers(self.caller, self.served, self.asks, self.options))
+
+    def written(self, outcomes: Sequence[Outcome]) -> bytes:
+        """The outcomes of the asks as JSON."""
+        return answer_json(self.model, self.served.manifest.version, self.asks, outcomes)
+
+
+def prepared(service: Service, caller: Caller, call: Call | None, model: str, wire: Wire) -> Prepared:
+    """A call as whoever took it off the wire has it.
 
     Raises:
-        HandfulError: the call is not valid, or cannot be answered.
+        HandfulError: it is not valid.
     """
     request = predict_request(service, model, wire)
     asks = asks_of(request, service.max_rows_per_call)
     refuse_too_many(asks, service.max_queued_rows)
     options = options_of(request.options, partial=request.partial)
-    served, outcomes = await service.predictor.predict(caller, model, request.version, asks, options)
-    return answer_json(model, served.manifest.version, asks, outcomes)
+    served = service.models.version(model, request.version)
+    return Prepared(service, caller, call, model, served, asks, options)
+
+
+async def predicted(service: Service, caller: Caller, call: Call | None, model: str, wire: Wire) -> bytes:
+    """The answer to a call, as JSON.
+
+    Raises:
+        HandfulError: the call is not valid, or cannot be answered.
+    """
+    ready = prepared(service, caller, call, model, wire)
+    direct = ready.direct()
+    return await ready.answered() if direct is None else ready.written([await direct.answered()])

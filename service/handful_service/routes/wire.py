@@ -13,6 +13,7 @@ from ..bundle.inputs import InputSpec
 from ..bundle.manifest import Manifest
 from ..errors import InputInvalid, RequestInvalid, TooLarge, UnsupportedMedia
 from ..schemas import PredictRequest
+from ..task import Array
 from .bodies import body_schema, is_json, media_type, parsed
 
 JSON = "application/json"
@@ -58,7 +59,7 @@ def check_media(content_type: str) -> None:
 
 
 def predict_request(service: Service, model: str, wire: Wire) -> PredictRequest:
-    """The request that a call makes; the inputs of a tensor are its rows, as arrays.
+    """The request that a call makes; the inputs of a tensor are its rows, one array.
 
     Raises:
         HandfulError: it is not valid.
@@ -97,8 +98,13 @@ def _of_tensor(service: Service, model: str, wire: Wire) -> PredictRequest:
     return asked.model_copy(update={"inputs": rows})
 
 
+_NOTHING = PredictRequest()
+
+
 def _of_query(query: bytes) -> PredictRequest:
     """A request without inputs: the task and the version that a query names."""
+    if not query:
+        return _NOTHING
     given: dict[str, Any] = {}
     for name, value in _pairs(query):
         if name not in QUERY:
@@ -137,8 +143,8 @@ def _spec(manifest: Manifest) -> InputSpec:
     return specs[0]
 
 
-def _rows(content: bytes, spec: InputSpec, most: int) -> list[Any]:
-    """The rows of a tensor, each `[*axes]`.
+def _rows(content: bytes, spec: InputSpec, most: int) -> Array:
+    """The rows of a tensor, `[n, *axes]`.
 
     Raises:
         InputInvalid: the bytes are not those of some rows.
@@ -152,4 +158,5 @@ def _rows(content: bytes, spec: InputSpec, most: int) -> list[Any]:
         raise InputInvalid(f"has {len(content)} bytes", field="body", allowed=f"{size} bytes for each row: {what}")
     if count > most:
         raise TooLarge(f"has {count} rows", field="body", allowed=f"at most {most}")
-    return list(np.frombuffer(content, dtype).reshape(count, *spec.shape))
+    rows: Array = np.frombuffer(content, dtype).reshape(count, *spec.shape)
+    return rows

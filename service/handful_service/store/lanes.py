@@ -57,9 +57,13 @@ class AsyncStore:
         self._reads = _Lane("store-read", readers, max_waiting)
         self._writes = _Lane("store-write", 1, max_waiting)
 
+    def heads_now(self, keys: Sequence[Key]) -> dict[Key, int] | None:
+        """As `Store.heads`, of a few keys in SQLite; None where that cannot be told at once."""
+        return None if self._heads is None else self._heads.find(keys)
+
     async def heads(self, keys: Sequence[Key]) -> dict[Key, int]:
         """As `Store.heads`; a few of SQLite are looked up right here."""
-        found = None if self._heads is None else self._heads.find(keys)
+        found = self.heads_now(keys)
         return await self._reads.run(self._store.heads, keys) if found is None else found
 
     async def get(self, key: Key) -> Adaptation | None:
