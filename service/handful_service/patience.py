@@ -144,7 +144,7 @@ class Patience:
             return
         self._look_at = asyncio.get_running_loop().call_later(LOOK_S, self._look)
         now = time.monotonic()
-        for passage in self._passages:
+        for passage in list(self._passages):  # some may be over before the next is looked at
             if now - passage.started < LOOK_S:  # they came in this order, so that all others are younger
                 return
             if now >= passage.call.deadline_s:

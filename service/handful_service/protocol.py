@@ -8,8 +8,8 @@ used as they are. So both forms frame requests alike, and there is nothing to sm
 
 import asyncio
 import re
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.datastructures import State
@@ -29,6 +29,8 @@ _PREDICT = re.compile(rb"/v1/models/([^/?#%%\x00-\x20\x7f-\xff]{1,%d})/predict(?
 
 _OK = 200
 
+T = TypeVar("T")
+
 MAX_HEAD_BYTES = 65536
 """Of a request: the parser takes ever longer for a header that does not end."""
 
@@ -41,12 +43,11 @@ class Exchange:
         response_complete: Whether the answer was written.
         disconnected: Whether the client is gone.
         message_event: What the stock protocol sets when the client goes.
-        task: What works for it.
     """
 
     __slots__ = (
         "_headers", "_model", "_passage", "_protocol", "_query",
-        "body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete", "task",
+        "body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete",
     )  # fmt: skip
 
     def __init__(self, protocol: "PredictProtocol", model: bytes, query: bytes) -> None:
@@ -60,7 +61,6 @@ class Exchange:
         self.response_complete = False
         self.keep_alive = protocol.parser.get_http_version() != "1.0" and protocol.parser.should_keep_alive()
         self.message_event = self
-        self.task: asyncio.Task[None] | None = None
 
     def set(self) -> None:
         """The client went, or the stock protocol thinks that a reader waits: a call that nobody awaits is dropped."""
@@ -82,27 +82,32 @@ class Exchange:
             self._finish(porter.refusal(passage, error))
             return
         if direct is None:
-            self._work(self._answer(prepared))
-            passage.task = self.task
+            passage.task = self._work(self._answer(prepared), self._ended)
         else:
             direct.told = lambda: self._answered(prepared, direct)
             passage.task = direct
 
-    def _work(self, work: Coroutine[Any, Any, None]) -> None:
-        self.task = task = self._protocol.loop.create_task(work)
+    def _work(self, work: Coroutine[Any, Any, T], ended: Callable[[asyncio.Task[T]], None]) -> asyncio.Task[T]:
+        task = self._protocol.loop.create_task(work)
         task.add_done_callback(self._protocol.tasks.discard)
-        self._protocol.tasks.add(task)
+        task.add_done_callback(ended)  # also where it is cancelled before its first step
+        self._protocol.tasks.add(task)  # type: ignore[arg-type]  # nobody there asks what it gives
+        return task
 
-    async def _answer(self, prepared: Prepared) -> None:
-        porter, passage = self._protocol.porter, self._passage
-        CALL.set(passage.call)  # of this task alone
+    async def _answer(self, prepared: Prepared) -> bytes:
+        CALL.set(self._passage.call)  # of this task alone
+        return await prepared.answered()
+
+    def _ended(self, task: asyncio.Task[bytes]) -> None:
         found: bytes | Refusal | None = None
         try:
-            found = await porter.finished(passage, prepared.answered())
+            if task.cancelled():
+                self._passage.explain()  # or it is the end of the server
+            else:
+                found = task.result()
         except Exception as error:
-            found = porter.refusal(passage, error)
-        finally:
-            self._finish(found)
+            found = self._protocol.porter.refusal(self._passage, error)
+        self._finish(found)
 
     def _answered(self, prepared: Prepared, direct: Direct) -> None:
         found: bytes | Refusal | None
@@ -120,7 +125,7 @@ class Exchange:
             passage.answered = True
             passage.status = found.status if isinstance(found, Refusal) else _OK
             if self._protocol.flow.write_paused:
-                self._work(self._write_later(found))
+                self._work(self._write_later(found), lambda task: None)
             else:
                 self._write(found)
         self._protocol.porter.leave(passage, "POST", PATH)

@@ -123,6 +123,16 @@ def test_a_call_that_is_late_is_told_so_and_never_computed(waiting: Api) -> None
     assert encoded_rows(waiting) == before + 3
 
 
+def test_calls_with_next_to_no_time_are_all_answered_or_told_so(api: Api, name: str) -> None:
+    """Some end before anything was begun for them."""
+    path, support = "/v1/models/jester-bayes/predict", [{"input": [3], "label": "like"}]
+    hurry = {"headers": {"X-Deadline-Ms": "1"}}
+    calls = [api.submit("POST", path, json={"inputs": [[1], [2]], "support": support}, **hurry) for _ in range(100)]
+    assert {call.result(20).status_code for call in calls} <= {200, 504}
+    while "requests_in_flight 1" not in api.get("/metrics").text:
+        pass
+
+
 def test_the_usual_deadline_holds_where_a_call_names_none(tmp_path: Path, form: str) -> None:
     build(tmp_path / "bundles", Tiny())
     with in_process(tmp_path, tmp_path / "bundles", inline_ms=0, threads=1, deadline_ms=200) as api, busy(api):

@@ -47,9 +47,9 @@ def test_characters_are_cut_before_words_are_looked_for() -> None:
 @pytest.mark.parametrize(
     ("value", "options", "found", "allowed"),
     [
-        (7, CUT, "is int", "a string of 1 to 40 characters"),
-        (None, CUT, "is NoneType", "a string"),
-        (["how"], CUT, "is list", "a string"),
+        (7, CUT, "is a number", "a string of 1 to 40 characters"),
+        (None, CUT, "is null", "a string"),
+        (["how"], CUT, "is a list", "a string"),
         ("", CUT, "is empty", "a string of 1 to 40 characters"),
         (" \n\t", CUT, "is empty", "a string"),
         (" " * 40 + "how", CUT, "is empty", "a string"),

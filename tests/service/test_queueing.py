@@ -104,17 +104,17 @@ def test_everything_comes_out_once_unless_its_caller_is_gone_and_the_counts_are_
         elif what == "take":
             batch = queue.take(how[0])
             assert len(batch) == 1 or sum(item.rows for item in batch) <= how[0]
-            assert not any(item.future.done() for item in batch)
+            assert not any(item.reply.done() for item in batch)
             out += batch
         elif what == "cancel" and how[0] < len(came) and came[how[0]] not in out:
-            vars(came[how[0]].future)["gone"] = True
+            vars(came[how[0]].reply)["gone"] = True
         elif what == "look":
-            alive = [item for item in came if item not in out and not item.future.done()]
+            alive = [item for item in came if item not in out and not item.reply.done()]
             assert (queue.first_rows() > 0) == bool(alive)
         assert queue.rows >= 0
     while queue.calls:
         out += queue.take(3)
-    assert sorted(names(out)) == sorted(item.item for item in came if not item.future.done())
+    assert sorted(names(out)) == sorted(item.item for item in came if not item.reply.done())
     assert queue.rows == queue.calls == 0
     assert not queue._lanes
     assert not queue._clocks
@@ -126,7 +126,7 @@ def test_items_of_one_lane_whose_callers_are_gone_do_not_count_as_served() -> No
         gone = [entry(f"gone {number}") for number in range(50)]
         for item in gone:
             queue.push("a", item)
-            vars(item.future)["gone"] = True
+            vars(item.reply)["gone"] = True
         queue.push("a", entry("a stays"))
         queue.push("b", entry("b 1"))
         queue.push("b", entry("b 2"))

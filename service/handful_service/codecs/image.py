@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from ..bundle.inputs import ImageOptions, InputSpec
 from ..errors import InputInvalid, TooLarge
 from ..task import Array
+from .kinds import kind_of
 
 FORMATS = ("PNG", "JPEG")
 LEAST_CONTRAST = 32
@@ -69,7 +70,7 @@ def decode_image(value: Any, spec: InputSpec, *, field: str) -> Array:
 def _bytes(value: Any, field: str) -> bytes:
     allowed = "a string: the base64 of a PNG or JPEG file"
     if not isinstance(value, str):
-        raise InputInvalid(f"is {type(value).__name__}", field=field, allowed=allowed)
+        raise InputInvalid(f"is {kind_of(value)}", field=field, allowed=allowed)
     try:
         text = _DATA_URL.sub("", value, count=1).translate(_LINE_BREAKS)
         return base64.b64decode(text, validate=True)

@@ -8,6 +8,7 @@ import numpy as np
 from ..bundle.records import CategoryField, NumberField, RecordField, RecordOptions
 from ..errors import InputInvalid
 from ..task import Array
+from .kinds import kind_of
 
 MAX_RAW_CHARACTERS = 1024
 """Of a category; normalising a long run of combining marks takes quadratic time."""
@@ -30,7 +31,7 @@ def decode_record(value: Any, options: RecordOptions, *, field: str) -> tuple[Ar
     """
     if not isinstance(value, dict):
         raise InputInvalid(
-            f"is {type(value).__name__}", field=field, allowed=f"an object of the fields {_some(options.names)}"
+            f"is {kind_of(value)}", field=field, allowed=f"an object of the fields {_some(options.names)}"
         )
     for key in value.keys() - set(options.names):
         raise InputInvalid(f"has an unknown field {key!r:.80}", field=field, allowed=_some(options.names))
@@ -54,7 +55,7 @@ def _read(record: dict[str, Any], spec: RecordField, place: str) -> float:
 
 def _number(value: Any, spec: NumberField, place: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputInvalid(f"is {type(value).__name__}", field=place, allowed=_allowed(spec))
+        raise InputInvalid(f"is {kind_of(value)}", field=place, allowed=_allowed(spec))
     if not spec.holds(value):
         raise InputInvalid(f"is {value!r:.40}", field=place, allowed=_allowed(spec))
     return float(value)
@@ -63,7 +64,7 @@ def _number(value: Any, spec: NumberField, place: str) -> float:
 def _category(value: Any, spec: CategoryField, place: str) -> int:
     """The index of a category; the one after the last for one that is folded."""
     if not isinstance(value, str):
-        raise InputInvalid(f"is {type(value).__name__}", field=place, allowed=_allowed(spec))
+        raise InputInvalid(f"is {kind_of(value)}", field=place, allowed=_allowed(spec))
     if len(value) <= MAX_RAW_CHARACTERS:
         value = unicodedata.normalize("NFC", value)
     if value in spec.categories:

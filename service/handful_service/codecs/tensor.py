@@ -12,6 +12,7 @@ import numpy as np
 from ..bundle.inputs import InputSpec
 from ..errors import InputInvalid
 from ..task import Array
+from .kinds import kind_of
 
 MAX_AXES = 32
 """More than any model takes, fewer than numpy refuses."""
@@ -32,12 +33,13 @@ def decode_tensors(values: Sequence[Any], spec: InputSpec, *, norm: float | None
         InputInvalid: not a tensor of the declared dtype and shape, not finite, or beyond the norm.
     """
     shape = spec.shape
-    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused below
         array = _floats(values, spec, shape)
         if array is None:
             rows = [_row(value, spec, shape, field) for value, field in zip(values, fields, strict=True)]
             array = np.stack(rows)
-    if not _surely_finite(array) and not np.isfinite(array).all():
+        sure = _surely_finite(array)
+    if not sure and not np.isfinite(array).all():
         finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
         field = fields[int(finite.argmin())]
         raise InputInvalid("holds a value that is not finite", field=field, allowed="finite numbers")
@@ -88,7 +90,7 @@ def _check_norms(array: Array, norm: float, fields: Sequence[str]) -> None:
 def _from_lists(value: Any, field: str) -> Array:
     if not isinstance(value, list | int | float) or isinstance(value, bool):
         raise InputInvalid(
-            f"is {type(value).__name__}",
+            f"is {kind_of(value)}",
             field=field,
             allowed="nested lists of numbers, or {dtype, shape, b64}",
         )

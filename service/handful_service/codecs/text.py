@@ -8,6 +8,7 @@ from tokenizers import Tokenizer as _Tokenizer
 from ..bundle.inputs import TextOptions
 from ..errors import BundleInvalid, InputInvalid
 from ..task import Array
+from .kinds import kind_of
 
 
 class Tokenizer:
@@ -49,7 +50,7 @@ def decode_text(value: Any, options: TextOptions, tokens: int, tokenizer: Tokeni
     """
     allowed = f"a string of 1 to {options.max_characters} characters"
     if not isinstance(value, str):
-        raise InputInvalid(f"is {type(value).__name__}", field=field, allowed=allowed)
+        raise InputInvalid(f"is {kind_of(value)}", field=field, allowed=allowed)
     if len(value) > options.max_characters and not options.truncate:
         raise InputInvalid(f"has {len(value)} characters", field=field, allowed=allowed)
     text = value[: options.max_characters]  # before any work is done on it

@@ -78,7 +78,7 @@ DEFAULT_THRESHOLD = 0.5
 """Of the score of a label that may hold beside others, where there is no calibration."""
 
 FEW = 64
-"""Logits of a row up to which plain Python is faster than numpy, whose every call costs as much as some of them."""
+"""Logits up to which plain Python is faster than numpy, whose every call costs as much as some of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +171,14 @@ def check_options(output: TaskReader, options: ReadOptions, task: str | None = N
 
 def _classes(y: Array, reading: Reading, options: ReadOptions) -> list[Answer | None]:
     cell = reading.cell(options.confidence)
-    if y.shape[1] * len(reading.places) <= FEW:
+    if len(y) * y.shape[1] * len(reading.places) <= FEW:
         return [_class_of_few(row, reading, cell, options) for row in y.tolist()]
     scores = _softmax(y[:, :, reading.places].astype(np.float64) / cell.temperature).mean(axis=1)
-    finite = np.isfinite(scores).all(axis=1)
+    orders = np.argsort(-scores, axis=1, kind="stable").tolist()  # which keeps the order of equal ones
+    finite = np.isfinite(scores).all(axis=1).tolist()
     return [
-        _answer(row.tolist(), np.argsort(-row, kind="stable").tolist(), reading.names, cell, options) if good else None
-        for row, good in zip(scores, finite, strict=True)
+        _answer(row, order, reading.names, cell, options) if good else None
+        for row, order, good in zip(scores.tolist(), orders, finite, strict=True)
     ]
 
 
