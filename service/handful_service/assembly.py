@@ -90,7 +90,7 @@ async def build_service(settings: Settings, metrics: Metrics) -> Service:
         decoder.shutdown()
         raise
     states = States(store, decoder)
-    predictor = Predictor(models, states, decoder, RepeatedSupports(settings.support_cache_bytes))
+    predictor = Predictor(states, decoder, RepeatedSupports(settings.support_cache_bytes))
     adaptations = Adaptations(models, store, states, settings.retention)
     service = Service(
         models=models,

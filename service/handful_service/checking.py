@@ -17,7 +17,6 @@ from .engine.scheduler import Scheduler
 from .errors import HandfulError
 from .metrics import Metrics
 from .predictor.golden import check_descriptors, check_golden_requests
-from .predictor.models import Model, Models
 from .predictor.pinning import NoStates
 from .predictor.predicting import Predictor
 from .problems import problem_body
@@ -76,9 +75,8 @@ async def check(folder: Path) -> dict[str, Any]:
         served = serve(
             bundle, runtime, Scheduler(executor), metrics=Metrics(), limits=EngineLimits(), budget=CHECK_SLOTS_BYTES
         )
-        models = Models({bundle.name: Model(bundle.name, {bundle.version: served}, {})})
         await check_descriptors(served, executor)
-        await check_golden_requests(Predictor(models, NoStates(), executor), served)
+        await check_golden_requests(Predictor(NoStates(), executor), served)
     return {"ok": True, **describe(bundle), "runtime": runtime.as_dict()}
 
 

@@ -144,7 +144,8 @@ def test_two_tenants_with_the_same_ids_never_see_each_other(api: Api, glyphs: Gl
 
     def read(caller: Caller) -> set[str]:
         ask = Ask((glyphs.queries(names[:1])[0],), ("x",), ByAdaptation(name))
-        _, (predictions,) = api.run(service.predictor.predict(caller, "glyphs", None, [ask], PredictOptions()))
+        served = service.models.version("glyphs", None)
+        (predictions,) = api.run(service.predictor.answers(caller, served, [ask], PredictOptions()))
         return set(predictions[0].answer.scores)
 
     def ids(caller: Caller) -> list[str]:
@@ -186,9 +187,9 @@ def test_tenants_predicting_at_once_get_their_own(api: Api, glyphs: Glyphs, name
         for caller, support in zip(callers, tasks, strict=True):
             changes = [ExampleChange(item["input"], item["label"], 1.0, "x") for item in support]
             await api.service.adaptations.put(caller, "glyphs", None, "same", changes, ANYTHING)
-        predict = api.service.predictor.predict
-        asked = (predict(caller, "glyphs", None, [ask], PredictOptions()) for caller in callers)
-        return [[item.answer.scores for item in outcomes[0]] for _, outcomes in await asyncio.gather(*asked)]
+        answers, served = api.service.predictor.answers, api.service.models.version("glyphs", None)
+        asked = (answers(caller, served, [ask], PredictOptions()) for caller in callers)
+        return [[item.answer.scores for item in outcomes[0]] for outcomes in await asyncio.gather(*asked)]
 
     inline = [scores(api.predict(inputs=queries, support=support)) for support in tasks]
     assert all(alike(mine, expected) for mine, expected in zip(api.run(together()), inline, strict=True))

@@ -100,7 +100,7 @@ def test_an_internal_error_tells_nothing_but_the_request_id(
         raise RuntimeError("a secret")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(small.service.predictor), "predict", fail)
+        patch.setattr(type(small.service.predictor), "answers", fail)
         refused = problem(small.predict(**GOOD), 500, "internal")
     assert "secret" not in str(refused)
     crash = next(record for record in caplog.records if record.name == "handful.crash")

@@ -20,7 +20,7 @@ from handful_service.engine.runtime import runtime_settings
 from handful_service.engine.scheduler import Scheduler
 from handful_service.engine.slots import SlotTables
 from handful_service.predictor.describing import MAX_KEY_BYTES, Described
-from handful_service.predictor.models import Model, Models, Served
+from handful_service.predictor.models import Served
 from handful_service.predictor.pinning import NoStates
 from handful_service.predictor.predicting import PredictOptions, Predictor
 from handful_service.predictor.refs import Ask, ByTask, Named
@@ -39,8 +39,8 @@ class On:
         """Answer inputs of one task each, and note the batches of these alone."""
         self.batches.clear()
         found = [Ask((value,), (f"rows[{i}]",), ByTask((named,))) for i, (value, named) in enumerate(asks)]
-        call = self.predictor.predict(Caller(), model, None, found, PredictOptions())
-        assert all(not isinstance(outcome, Exception) for outcome in asyncio.run(call)[1])
+        call = self.predictor.answers(Caller(), self.served[model], found, PredictOptions())
+        assert all(not isinstance(outcome, Exception) for outcome in asyncio.run(call))
 
     def rows(self, graph: str) -> list[int]:
         return [rows for name, rows in self.batches if name == graph]
@@ -61,8 +61,7 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[On]:
             )  # fmt: skip
             tokenizer = tokenizer_of(bundle.manifest, bundle.files)
             served[bundle.name] = Served(bundle, engine, StateCache(tables), tokenizer)
-        models = Models({name: Model(name, {1: one}, {}) for name, one in served.items()})
-        yield On(Predictor(models, NoStates(), decoder), served, batches)
+        yield On(Predictor(NoStates(), decoder), served, batches)
 
 
 def named(year: float) -> Named:

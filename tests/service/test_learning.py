@@ -19,7 +19,7 @@ from handful_service.errors import HandfulError, InputInvalid
 from handful_service.metrics import Metrics
 from handful_service.predictor import learning
 from handful_service.predictor.learning import RepeatedSupports
-from handful_service.predictor.models import Model, Models
+from handful_service.predictor.models import Served
 from handful_service.predictor.pinning import NoStates
 from handful_service.predictor.predicting import PredictOptions, Predictor
 from handful_service.predictor.refs import Ask, BySupport
@@ -35,6 +35,7 @@ SWAPPED = [(ONE[0][0], "y"), (ONE[1][0], "x")]
 @dataclass
 class On:
     predictor: Predictor
+    served: Served
     known: RepeatedSupports
     batches: list[tuple[str, int]]
 
@@ -43,7 +44,7 @@ class On:
         self.batches.clear()
         examples = tuple(Labelled(row, label, weight, f"support[{i}]") for i, (row, label) in enumerate(support))
         asks = [Ask((QUERY,), ("inputs[0]",), BySupport(examples))]
-        _, (found,) = asyncio.run(self.predictor.predict(Caller(tenant), "open", None, asks, PredictOptions()))
+        (found,) = asyncio.run(self.predictor.answers(Caller(tenant), self.served, asks, PredictOptions()))
         assert not isinstance(found, HandfulError)
         scores = found[0].answer.scores  # type: ignore[union-attr]
         assert scores is not None
@@ -75,8 +76,7 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[On]:
             budget=2**20,
         )  # fmt: skip
         known = RepeatedSupports(2**16)
-        models = Models({"open": Model("open", {1: served}, {})})
-        yield On(Predictor(models, NoStates(), runs, known), known, batches)
+        yield On(Predictor(NoStates(), runs, known), served, known, batches)
 
 
 def want(support: list[tuple[Any, str]]) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,14 @@ QUERY = [0.5, 0.25, 1.0, 0.0]
 HUGE = [3e38, -3e38, 3e38, 3e38]
 
 
+@dataclass(frozen=True)
+class On:
+    predictor: Predictor
+    models: Models
+
+
 @pytest.fixture(scope="module")
-def predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Predictor]:
+def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[On]:
     root, runtime = tmp_path_factory.mktemp("bundles"), runtime_settings("cpu", 1)
     with ThreadPoolExecutor(2) as runs:
         models = {}
@@ -47,7 +54,7 @@ def predictor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Predictor]:
             bundle = Bundle.open(build(root, tiny))
             served = serve(bundle, runtime, Scheduler(runs), metrics=Metrics(), limits=EngineLimits(), budget=2**20)
             models[tiny.name] = Model(tiny.name, {1: served}, {"stable": 1})
-        yield Predictor(Models(models), NoStates(), runs)
+        yield On(Predictor(NoStates(), runs), Models(models))
 
 
 def by_support(examples: Sequence[tuple[Any, str]]) -> BySupport:
@@ -58,9 +65,9 @@ def ask(task: Any, *inputs: Any) -> Ask:
     return Ask(inputs, tuple(f"inputs[{place}]" for place in range(len(inputs))), task)
 
 
-def predict(predictor: Predictor, model: str, *asks: Ask, version: Any = None, **options: Any) -> list[Outcome]:
-    call = predictor.predict(Caller(), model, version, asks, PredictOptions(**options))
-    return asyncio.run(call)[1]
+def predict(on: On, model: str, *asks: Ask, version: Any = None, **options: Any) -> list[Outcome]:
+    served = on.models.version(model, version)
+    return asyncio.run(on.predictor.answers(Caller(), served, asks, PredictOptions(**options)))
 
 
 def scores(outcome: Outcome) -> list[Any]:
@@ -69,15 +76,15 @@ def scores(outcome: Outcome) -> list[Any]:
 
 
 @pytest.mark.parametrize("version", [None, 1, "stable"])
-def test_a_support_set_answers_as_numpy_does(predictor: Predictor, version: Any) -> None:
-    (outcome,) = predict(predictor, "open", ask(by_support(SUPPORT), QUERY, QUERY), version=version)
+def test_a_support_set_answers_as_numpy_does(on: On, version: Any) -> None:
+    (outcome,) = predict(on, "open", ask(by_support(SUPPORT), QUERY, QUERY), version=version)
     assert scores(outcome) == [pytest.approx(want, abs=1e-5) for want in OPEN.scores(SUPPORT, np.array([QUERY] * 2))]
     assert [(found.used, found.adaptation, found.revision) for found in outcome] == [("support", None, None)] * 2
 
 
-def test_the_base_is_the_empty_support_set(predictor: Predictor) -> None:
-    (named,) = predict(predictor, "fixed", ask(Base(), QUERY))
-    (empty,) = predict(predictor, "fixed", ask(by_support([]), QUERY))
+def test_the_base_is_the_empty_support_set(on: On) -> None:
+    (named,) = predict(on, "fixed", ask(Base(), QUERY))
+    (empty,) = predict(on, "fixed", ask(by_support([]), QUERY))
     assert scores(named) == scores(empty) == [{"ham": 0.5, "spam": 0.5}]
     assert [found.used for found in (*named, *empty)] == ["base", "base"]
 
@@ -101,35 +108,35 @@ def test_the_base_is_the_empty_support_set(predictor: Predictor) -> None:
     ],
 )
 def test_what_cannot_be_answered_names_the_place(
-    predictor: Predictor, model: str, one: Ask, error: type[HandfulError], field: str
+    on: On, model: str, one: Ask, error: type[HandfulError], field: str
 ) -> None:
     with pytest.raises(error) as refused:
-        predict(predictor, model, one)
+        predict(on, model, one)
     assert refused.value.field == field
 
 
 @pytest.mark.parametrize("version", [2, 0, "latest", 10**30])
-def test_an_unknown_version_is_told_with_those_there_are(predictor: Predictor, version: Any) -> None:
+def test_an_unknown_version_is_told_with_those_there_are(on: On, version: Any) -> None:
     with pytest.raises(ModelNotFound, match="has no version") as refused:
-        predict(predictor, "open", ask(Base(), QUERY), version=version)
+        predict(on, "open", ask(Base(), QUERY), version=version)
     assert refused.value.allowed == "one of [1, 'stable']"
 
 
 def test_with_partial_each_ask_answers_or_fails_alone_and_without_it_a_failure_is_told(
-    predictor: Predictor,
+    on: On,
 ) -> None:
     asks = [ask(by_support(SUPPORT), QUERY), ask(by_support(SUPPORT), "?"), ask(Base(), QUERY)]
-    good, bad, base = predict(predictor, "open", *asks, partial=True)
+    good, bad, base = predict(on, "open", *asks, partial=True)
     assert scores(good) == [pytest.approx(OPEN.scores(SUPPORT, np.array([QUERY]))[0], abs=1e-5)]
     assert (type(bad), type(base)) == (InputInvalid, NotAccepted)
     with pytest.raises(NotAccepted):  # what is wrong with tasks is seen before what is wrong with inputs
-        predict(predictor, "open", *asks)
+        predict(on, "open", *asks)
     with pytest.raises(InputInvalid):
-        predict(predictor, "open", *asks[:2])
+        predict(on, "open", *asks[:2])
 
 
-def test_a_missing_adaptation_may_answer_with_the_base(predictor: Predictor) -> None:
-    (outcome,) = predict(predictor, "fixed", ask(ByAdaptation("alice"), QUERY), on_missing="base")
+def test_a_missing_adaptation_may_answer_with_the_base(on: On) -> None:
+    (outcome,) = predict(on, "fixed", ask(ByAdaptation("alice"), QUERY), on_missing="base")
     assert [(found.used, found.adaptation) for found in outcome] == [("base", "alice")]
     with pytest.raises(NotAccepted, match="on_missing"):
-        predict(predictor, "open", ask(ByAdaptation("alice"), QUERY), on_missing="base")
+        predict(on, "open", ask(ByAdaptation("alice"), QUERY), on_missing="base")

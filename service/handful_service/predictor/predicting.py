@@ -13,7 +13,7 @@ from ..task import Array, Arrays, Caller
 from .accepting import check_task, resolved
 from .direct import Direct
 from .learning import Lesson, RepeatedSupports
-from .models import Models, Served, VersionRef
+from .models import Served
 from .outcomes import Outcome, Prediction, check_readable, predictions
 from .pinning import Pinned, Pinning, StoredStates, Wanted
 from .preparing import encode
@@ -67,16 +67,12 @@ class Predictor:
     """Answers predictions.
 
     Args:
-        models: What is served.
         states: Of the stored tasks.
         decoder: Threads that decode pictures and texts.
         known: What support sets of earlier calls came to.
     """
 
-    def __init__(
-        self, models: Models, states: StoredStates, decoder: Executor, known: RepeatedSupports | None = None
-    ) -> None:
-        self._models = models
+    def __init__(self, states: StoredStates, decoder: Executor, known: RepeatedSupports | None = None) -> None:
         self._states = states
         self._decoder = decoder
         self._known = RepeatedSupports(0) if known is None else known
@@ -110,17 +106,6 @@ class Predictor:
             engine.answer(call, decoded.arrays, [state.held.slot] * len(ask.inputs), direct)
             pins.keep()  # until the call is over
         return direct
-
-    async def predict(
-        self, caller: Caller, model: str, version: VersionRef, asks: Sequence[Ask], options: PredictOptions
-    ) -> tuple[Served, list[Outcome]]:
-        """The predictions of every ask, in order; with `partial`, an error in place of those that failed.
-
-        Raises:
-            HandfulError: the model is unknown, or, without `partial`, an ask failed.
-        """
-        served = self._models.version(model, version)
-        return served, await self.answers(caller, served, asks, options)
 
     async def answers(
         self, caller: Caller, served: Served, asks: Sequence[Ask], options: PredictOptions
@@ -182,8 +167,8 @@ class Predictor:
         fields: list[str] = []
         for work in works:
             work.first = len(values)
-            values += work.ask.inputs
-            fields += work.ask.fields
+            values.extend(work.ask.inputs)
+            fields.extend(work.ask.fields)
             if work.lesson is not None:
                 values += [example.input for example in work.lesson.examples]
                 fields += [f"{example.field}.input" for example in work.lesson.examples]
