@@ -111,7 +111,7 @@ class Patience:
         self._look_at: asyncio.TimerHandle | None = None
 
     def begin(self, passage: Passage, own_s: float | None, receive: Receive | None) -> None:
-        """Work for a call from now on, in the current task.
+        """Work for a call from now on; `passage.task` is what would be stopped.
 
         Args:
             passage: The call.
@@ -119,8 +119,6 @@ class Patience:
             receive: Where its client's going is told, once its body is read; None: nobody has to watch for that.
         """
         passage.receive, passage.own_deadline = receive, own_s is not None
-        if passage.task is None:
-            passage.task = asyncio.current_task()
         if own_s is None and self._deadline_s < EXACT_S:
             own_s = self._deadline_s
         if own_s is not None:

@@ -97,6 +97,7 @@ class Porter:
             exempt: Whether it is never refused for load, as health checks are.
             receive: Where the client's going is told; None: whoever calls this tells the passage.
         """
+        passage.task = asyncio.current_task()
         try:
             self.begin(passage, headers, exempt=exempt, receive=receive)
             return await self.finished(passage, work())

@@ -42,12 +42,11 @@ class Exchange:
         keep_alive: Whether the connection stays open after it.
         response_complete: Whether the answer was written.
         disconnected: Whether the client is gone.
-        message_event: What the stock protocol sets when the client goes.
     """
 
     __slots__ = (
         "_headers", "_model", "_passage", "_protocol", "_query",
-        "body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete",
+        "body", "disconnected", "keep_alive", "more_body", "response_complete",
     )  # fmt: skip
 
     def __init__(self, protocol: "PredictProtocol", model: bytes, query: bytes) -> None:
@@ -60,7 +59,11 @@ class Exchange:
         self.disconnected = False
         self.response_complete = False
         self.keep_alive = protocol.parser.get_http_version() != "1.0" and protocol.parser.should_keep_alive()
-        self.message_event = self
+
+    @property
+    def message_event(self) -> "Exchange":
+        """What the stock protocol sets when the client goes."""
+        return self
 
     def set(self) -> None:
         """The client went, or the stock protocol thinks that a reader waits: a call that nobody awaits is dropped."""

@@ -192,3 +192,35 @@ def test_rows_of_floats_alone_and_rows_of_anything_are_read_alike(rows: list[lis
         assert together == fields[alone.index(None)]
     else:
         assert together == alone == np.array(rows, np.float32).tolist()
+
+
+JSON_NUMBERS = st.one_of(
+    st.floats(width=64), st.integers(-(2**70), 2**70), st.just(10**400), st.none(), st.text(max_size=2), st.just([1.0])
+)
+
+
+@given(st.lists(st.one_of(st.lists(JSON_NUMBERS, min_size=2, max_size=3), st.just("x")), min_size=1, max_size=3))
+def test_a_request_without_booleans_is_read_alike_though_less_is_looked_at(rows: list[Any]) -> None:
+    spec = InputSpec(kind="tensor", dtype="float32", axes=(3,))
+    fields = [f"inputs[{place}]" for place in range(len(rows))]
+    usual, packed = (_outcome(rows, spec, fields, booleans) for booleans in (True, False))
+    if isinstance(usual, np.ndarray):
+        assert isinstance(packed, np.ndarray)
+        assert (packed.dtype, packed.shape) == (usual.dtype, usual.shape)
+        np.testing.assert_allclose(packed, usual, rtol=1e-7)
+    else:
+        assert packed == usual
+
+
+def _outcome(rows: list[Any], spec: InputSpec, fields: list[str], booleans: bool) -> Any:
+    try:
+        return decode_tensors(rows, spec, norm=None, fields=fields, booleans=booleans)
+    except HandfulError as error:
+        return type(error), error.field, error.detail, error.allowed
+
+
+def test_requests_with_booleans_are_looked_at_whole() -> None:
+    """The literals stand in a body as they are, so that a request without them has none."""
+    spec = InputSpec(kind="tensor", dtype="float32", axes=(3,))
+    with pytest.raises(InputInvalid, match="not a number"):
+        decode_tensors([[1.0, True, 0.0]], spec, norm=None, fields=["x"], booleans=True)

@@ -47,7 +47,12 @@ def decode_inputs(
 
 
 def decode_rows(
-    values: Sequence[Any], fields: Sequence[str], manifest: Manifest, tokenizer: Tokenizer | None = None
+    values: Sequence[Any],
+    fields: Sequence[str],
+    manifest: Manifest,
+    tokenizer: Tokenizer | None = None,
+    *,
+    booleans: bool = True,
 ) -> Decoded:
     """Arrays `[n, *axes]` of `n` raw inputs.
 
@@ -56,6 +61,7 @@ def decode_rows(
         fields: The place of each in the request, for messages.
         manifest: Declares the inputs.
         tokenizer: The bundle's, where it reads texts.
+        booleans: Whether `true` or `false` may stand anywhere in the values.
 
     Raises:
         InputInvalid: a value cannot be read as its kind.
@@ -63,6 +69,10 @@ def decode_rows(
     """
     if len(manifest.inputs) == 1:
         ((name, spec),) = manifest.inputs.items()
+        if spec.kind == "tensor":
+            norm = manifest.limits.norm
+            array = decode_tensors(values, spec, norm=norm, fields=fields, booleans=booleans)
+            return Decoded({name: array}, ((),) * len(values))
         array, folded = _column(values, fields, spec, manifest, tokenizer)
         return Decoded({name: array}, folded)
     for value, field in zip(values, fields, strict=True):

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import math
+import struct
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -20,7 +21,9 @@ MAX_AXES = 32
 _KEYS = {"dtype", "shape", "b64"}
 
 
-def decode_tensors(values: Sequence[Any], spec: InputSpec, *, norm: float | None, fields: Sequence[str]) -> Array:
+def decode_tensors(
+    values: Sequence[Any], spec: InputSpec, *, norm: float | None, fields: Sequence[str], booleans: bool = True
+) -> Array:
     """The array of some items, `[n, *axes]` of the declared dtype.
 
     Args:
@@ -28,11 +31,16 @@ def decode_tensors(values: Sequence[Any], spec: InputSpec, *, norm: float | None
         spec: The input's declaration.
         norm: The largest Euclidean norm of an item allowed, if any.
         fields: The place of each item in the request, for messages.
+        booleans: Whether `true` or `false` may stand among the numbers; where the request has none at all, there is
+            less to look at.
 
     Raises:
         InputInvalid: not a tensor of the declared dtype and shape, not finite, or beyond the norm.
     """
     shape = spec.shape
+    array = None if booleans or norm is not None else _packed(values, spec, shape)
+    if array is not None:
+        return array
     with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused below
         array = _floats(values, spec, shape)
         if array is None:
@@ -46,6 +54,26 @@ def decode_tensors(values: Sequence[Any], spec: InputSpec, *, norm: float | None
     if norm is not None and len(array):
         _check_norms(array, norm, fields)
     return array
+
+
+def _packed(values: Sequence[Any], spec: InputSpec, shape: tuple[int, ...]) -> Array | None:
+    """Lists of finite numbers that a float32 holds, in one go; None where anything else is among them.
+
+    `struct` takes half of the time that numpy does, and refuses what is no number or too large; but it takes booleans.
+    """
+    if spec.dtype != "float32" or len(shape) != 1 or not values:
+        return None
+    for value in values:
+        if type(value) is not list or len(value) != shape[0]:
+            return None
+    flat = values[0] if len(values) == 1 else list(chain.from_iterable(values))
+    try:
+        content = struct.pack(f"<{len(flat)}f", *flat)
+        if not math.isfinite(sum(flat)):
+            return None
+    except (struct.error, OverflowError):
+        return None
+    return np.frombuffer(content, "<f4").reshape(-1, *shape)
 
 
 def _surely_finite(array: Array) -> bool:

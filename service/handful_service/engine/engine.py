@@ -135,7 +135,8 @@ class Engine:
             Overloaded: they have.
         """
         for batcher in (self._answerer, self._encoder, self._predictor):
-            self._scheduler.refuse_if_full(batcher)
+            if batcher.waiting:
+                self._scheduler.refuse_if_full(batcher)
 
     async def encode(self, inputs: Arrays) -> Arrays:
         """Features `[n, *feature]` of inputs `[n, *input]`; a call larger than a batch is cut and rejoined."""

@@ -70,8 +70,9 @@ class Direct:
     def _end(self) -> None:
         self._over = True
         self._pins.release()
-        if self.told is not None:
-            self.told()
+        told, self.told = self.told, None  # which knows this call in turn: a circle would have to be looked for
+        if told is not None:
+            told()
 
     def predictions(self) -> list[Prediction]:
         """The answers of a call that is over.

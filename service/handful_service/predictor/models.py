@@ -103,7 +103,7 @@ class Served:
         return self.bundle.digest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Model:
     """All served versions of a model."""
 
@@ -111,7 +111,7 @@ class Model:
     versions: Mapping[int, Served]
     labels: Mapping[str, int]
 
-    @property
+    @cached_property
     def newest(self) -> Served:
         """The highest version."""
         return self.versions[max(self.versions)]

@@ -78,11 +78,26 @@ class Predictor:
         self._known = RepeatedSupports(0) if known is None else known
 
     def direct(
-        self, caller: Caller, call: Call | None, served: Served, asks: Sequence[Ask], options: PredictOptions
+        self,
+        caller: Caller,
+        call: Call | None,
+        served: Served,
+        asks: Sequence[Ask],
+        options: PredictOptions,
+        *,
+        booleans: bool = True,
     ) -> Direct | None:
         """The call on its way, if all that it needs is a run: one ask, of one task whose state is at hand.
 
         Where there is none, `answers` has to be asked.
+
+        Args:
+            caller: Who asks.
+            call: What the engine knows of it.
+            served: The model.
+            asks: What is asked.
+            options: What the caller wants.
+            booleans: Whether `true` or `false` may stand anywhere in the inputs.
 
         Raises:
             HandfulError: the ask is not valid, or too much is waiting.
@@ -99,7 +114,7 @@ class Predictor:
             state = pinning.find(ask.task)
             if state is None:
                 return None
-            decoded = decode_rows(ask.inputs, ask.fields, served.manifest)
+            decoded = decode_rows(ask.inputs, ask.fields, served.manifest, booleans=booleans)
             reading = served.reading(state.held)
             check_readable(ask, (reading,), options.read)
             direct = Direct(ask, state, reading, options.read, decoded.folded, pins)

@@ -13,6 +13,9 @@ from ..schemas import PredictOptionsRequest, PredictRequest, RowRequest, Support
 _NAMES = ("task", "adaptation", "support")
 """The keys that name a task."""
 
+_FIELDS = tuple(f"inputs[{place}]" for place in range(64))
+"""The places of the first inputs of a request: most calls have no more."""
+
 
 def asks_of(request: PredictRequest, most: int) -> list[Ask]:
     """The request as tasks with their inputs.
@@ -29,7 +32,8 @@ def asks_of(request: PredictRequest, most: int) -> list[Ask]:
     inputs: Sequence[Any] = () if request.inputs is None else request.inputs
     if request.partial:
         raise RequestInvalid("is for `rows`", field="partial", allowed="`rows` beside it")
-    fields = [f"inputs[{place}]" for place in range(len(inputs))]
+    count = len(inputs)
+    fields = _FIELDS[:count] if count <= len(_FIELDS) else tuple(f"inputs[{place}]" for place in range(count))
     ask = Ask(inputs, fields, _task(request, ""))
     _refuse_beyond(most, "inputs", len(inputs), ask.answers)
     return [ask]
@@ -105,5 +109,12 @@ def _labelled(examples: list[SupportExample], prefix: str) -> tuple[Labelled, ..
 
 def options_of(options: PredictOptionsRequest, *, partial: bool) -> PredictOptions:
     """The options of a call."""
+    if options is _USUAL_REQUEST and not partial:
+        return _USUAL
     read = ReadOptions(confidence=options.confidence, top=options.top, scores=options.scores)
     return PredictOptions(read, options.on_missing, options.min_revision, partial)
+
+
+_USUAL_REQUEST = PredictRequest.model_fields["options"].default
+_USUAL = PredictOptions()
+"""Those of a request that names none: nobody writes to them."""

@@ -51,6 +51,7 @@ class Prepared:
     Attributes:
         call: What the engine knows of it.
         model: As the path names it.
+        booleans: Whether `true` or `false` may stand anywhere in its inputs.
     """
 
     service: Service
@@ -60,6 +61,7 @@ class Prepared:
     served: Served
     asks: Sequence[Ask]
     options: PredictOptions
+    booleans: bool
 
     def direct(self) -> Direct | None:
         """The call on its way, where all that it needs is a run; its predictions are then to be written.
@@ -67,7 +69,9 @@ class Prepared:
         Raises:
             HandfulError: the call is not valid, or too much is waiting.
         """
-        return self.service.predictor.direct(self.caller, self.call, self.served, self.asks, self.options)
+        return self.service.predictor.direct(
+            self.caller, self.call, self.served, self.asks, self.options, booleans=self.booleans
+        )
 
     async def answered(self) -> bytes:
         """The answer to a call that is not on its way.
@@ -93,7 +97,12 @@ def prepared(service: Service, caller: Caller, call: Call | None, model: str, wi
     refuse_too_many(asks, service.max_queued_rows)
     options = options_of(request.options, partial=request.partial)
     served = service.models.version(model, request.version)
-    return Prepared(service, caller, call, model, served, asks, options)
+    return Prepared(service, caller, call, model, served, asks, options, _may_hold_booleans(wire.content))
+
+
+def _may_hold_booleans(content: bytes) -> bool:
+    """Whether one of JSON's literals `true` and `false` may stand in a body; one letter of each is looked for first."""
+    return (b"r" in content and b"true" in content) or (b"l" in content and b"false" in content)
 
 
 async def predicted(service: Service, caller: Caller, call: Call | None, model: str, wire: Wire) -> bytes:
