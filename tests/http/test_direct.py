@@ -36,8 +36,8 @@ def directly(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     went: list[str] = []
     real = Predictor.direct
 
-    def noted(self: Predictor, *args: Any) -> Any:
-        found = real(self, *args)
+    def noted(self: Predictor, *args: Any, **more: Any) -> Any:
+        found = real(self, *args, **more)
         if found is not None:
             went.append(type(args[3][0].task).__name__)
         return found
