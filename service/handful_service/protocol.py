@@ -54,10 +54,8 @@ class Exchange:
         self._model, self._query = model.decode("ascii", "replace"), query
         self._headers = protocol.headers
         self._passage: Any = None
-        self.body = b""
-        self.more_body = True
-        self.disconnected = False
-        self.response_complete = False
+        self.body, self.more_body = b"", True
+        self.disconnected = self.response_complete = False
         self.keep_alive = protocol.parser.get_http_version() != "1.0" and protocol.parser.should_keep_alive()
 
     @property
@@ -113,10 +111,9 @@ class Exchange:
         self._finish(found)
 
     def _answered(self, prepared: Prepared, direct: Direct) -> None:
-        found: bytes | Refusal | None
         try:
             self._passage.explain()
-            found = prepared.written([direct.predictions()])
+            found: bytes | Refusal | None = prepared.written([direct.predictions()])
         except Exception as error:
             found = self._protocol.porter.refusal(self._passage, error)
         self._finish(found)
@@ -128,14 +125,10 @@ class Exchange:
             passage.answered = True
             passage.status = found.status if isinstance(found, Refusal) else _OK
             if self._protocol.flow.write_paused:
-                self._work(self._write_later(found), lambda task: None)
+                self._work(self._protocol.flow.drain(), lambda drained: self._write(found))
             else:
                 self._write(found)
         self._protocol.porter.leave(passage, "POST", PATH)
-
-    async def _write_later(self, found: bytes | Refusal) -> None:
-        await self._protocol.flow.drain()
-        self._write(found)
 
     def _write(self, found: bytes | Refusal) -> None:
         protocol = self._protocol
@@ -145,13 +138,13 @@ class Exchange:
             status, content, more = found.status, found.content, found.headers
         else:
             status, content, more = _OK, found, [(b"content-length", b"%d" % len(found)), MEDIA]
-        request_id = self._passage.request_id.encode("ascii")
-        lines = [STATUS_LINE[status]]
-        for name, value in (*protocol.server_state.default_headers, *more, (b"x-request-id", request_id)):
+        usual, closes = protocol.usual_head()
+        lines = [STATUS_LINE[status], usual]
+        for name, value in (*more, (b"x-request-id", self._passage.request_id.encode("ascii"))):
             lines += (name, b": ", value, b"\r\n")
-            if name == b"connection" and value == b"close":
-                self.keep_alive = False
-        if not self.keep_alive and b"connection" not in lines:
+        if closes:
+            self.keep_alive = False
+        elif not self.keep_alive:
             lines.append(b"connection: close\r\n")
         lines += (b"\r\n", content)
         protocol.transport.write(b"".join(lines))
@@ -172,6 +165,15 @@ class PredictProtocol(HttpToolsProtocol):
 
     _in_head = False
     _head_bytes = 0
+    _usual: tuple[object, bytes, bool] = (None, b"", False)
+
+    def usual_head(self) -> tuple[bytes, bool]:
+        """The headers of every answer, made anew each second, and whether they close the connection."""
+        headers = self.server_state.default_headers
+        if headers is not self._usual[0]:
+            content = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+            type(self)._usual = headers, content, (b"connection", b"close") in headers
+        return self._usual[1:]
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes; a call of which a part is missing afterwards goes the usual way."""
