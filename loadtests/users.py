@@ -15,18 +15,26 @@ import json
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from loadtests.client import Request, pool
 from loadtests.cloning import clone, user_name
 from loadtests.holding import Figure, finish, provenance, ratio, table
 from loadtests.peers import graphs, wrk
-from loadtests.peers.bundles import USERS_WIDTH, decimals, labelled, queries, write_users
+from loadtests.peers.bundles import NAMES, USERS_WIDTH, decimals, labelled, queries, write_users
+from loadtests.peers.graphs import LABELS
 from loadtests.process import TENANT, Running, server, worker_flags
 from loadtests.tree import cpu_s, pss_mb
+
+from handful_service.bundle.parts import TensorSpec
+from handful_service.cache import StateCache
+from handful_service.engine.slots import SlotTables
+from handful_service.task import Labels, TaskState
 
 MODEL = "users"
 PATH = f"/v1/models/{MODEL}"
@@ -41,8 +49,12 @@ ZIPF = 1.1
 WARM_UP_S = 3
 SPARE_SLOTS = 256
 
-THROUGHPUT, P99, BYTES, STORED = 0.9, 1.5, 1.3, 0.6
-"""Uniform users: throughput and p99 beside one user's, memory beside the states' bytes; then Zipf's throughput."""
+THROUGHPUT, P99, BYTES, STORED, REPLACED_US = 0.9, 1.5, 1.3, 0.6, 50.0
+"""Uniform users: throughput and p99 beside one user's, memory beside the states' bytes; then Zipf's throughput, and
+what it takes to replace a state."""
+
+TIMES = 20_000
+"""States that are replaced."""
 
 
 async def make_originals(running: Running, count: int) -> None:
@@ -172,7 +184,38 @@ def stored(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def held_to(found: dict[str, Any], in_store: dict[str, Any] | None) -> list[Figure]:
+def replacing(users: int, times: int, seed: int = 0) -> dict[str, Any]:
+    """What it takes to put a user's new state into a cache that is full, in microseconds.
+
+    This is done on the event loop, where predictions take their turns: what it takes is what they wait.
+    """
+    axes = {"weight": (LABELS, USERS_WIDTH), "bias": (LABELS,)}
+    state = {name: TensorSpec(dtype="float32", axes=sizes) for name, sizes in axes.items()}
+    cache = StateCache(SlotTables(state, users))
+    rng = np.random.default_rng(seed)
+    arrays = {name: rng.normal(size=sizes).astype(np.float32) for name, sizes in axes.items()}
+    new = TaskState(arrays, Labels(tuple(NAMES)), shots=1.0)
+
+    async def load() -> TaskState:
+        return new
+
+    async def replace(user: int, revision: int) -> float:
+        started = time.perf_counter()
+        cache.release(await cache.pin((user, revision), load))
+        return time.perf_counter() - started
+
+    async def run() -> list[float]:
+        for user in range(users):
+            await replace(user, 1)
+        return [await replace(int(user), 2 + number) for number, user in enumerate(rng.integers(0, users, times))]
+
+    took = sorted(1e6 * seconds for seconds in asyncio.run(run()))
+    return {"p50_us": took[len(took) // 2], "p99_us": took[len(took) * 99 // 100], "states": users, "times": times}
+
+
+def held_to(
+    found: dict[str, Any], in_store: dict[str, Any] | None, replaced: dict[str, Any] | None = None
+) -> list[Figure]:
     """The figures, each beside what it is held to."""
     users = f"{found['users']:,} users"
     one, every = found["one"], found["all"]
@@ -187,6 +230,9 @@ def held_to(found: dict[str, Any], in_store: dict[str, Any] | None) -> list[Figu
             at_most=True,
         ),
     ]
+    if replaced is not None:
+        what = f"a new state in a cache of {replaced['states']:,}, µs (median)"
+        figures.append(Figure(what, replaced["p50_us"], REPLACED_US, at_most=True))
     if in_store is not None:
         what = f"{in_store['users']:,} users in the store, a cache for {in_store['slots']:,}, Zipf {ZIPF:g}"
         rates = ratio(in_store["all"]["requests_per_s"], in_store["one"]["requests_per_s"])
@@ -220,16 +266,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     result = provenance("users")
+    replaced = replacing(arguments.users, TIMES)
     found = uniform(arguments)
     in_store = stored(arguments) if arguments.stored else None
     result |= {"repetitions": arguments.repetitions, "seconds": arguments.seconds}
-    result |= {"uniform": found, "stored": in_store}
+    result |= {"uniform": found, "stored": in_store, "replacing": replaced}
     columns = {"what": "users", "requests_per_s": "requests/s", "p50_ms": "p50 ms", "p99_ms": "p99 ms"}
     columns |= {"cpu_us": "CPU µs a request", "failed": "failed"}
     memory = (
         f"Each user has a state of {found['state_bytes']:,} bytes. The server's memory (PSS) went from "
         f"{found['pss_before_mb']:.0f} MB, with one user in the cache, to {found['pss_after_mb']:.0f} MB with all: "
-        f"{found['bytes_a_user']:,.0f} bytes each."
+        f"{found['bytes_a_user']:,.0f} bytes each. To put a new state of a user into a full cache takes "
+        f"{replaced['p50_us']:.1f} µs of the event loop (p99 {replaced['p99_us']:.1f}), its load from the store aside."
     )
     how = (
         f"One worker, {CONNECTIONS} connections, one input a request as JSON, medians of {arguments.repetitions} runs "
@@ -239,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if in_store is not None:
         how += f" The store of {in_store['users']:,} has {in_store['store_gb']:.1f} GB."
     parts = [how, "\n".join(table(list(rows_of(found, in_store)), columns)), memory]
-    return finish("Very many users", result, parts, held_to(found, in_store), arguments.out)
+    return finish("Very many users", result, parts, held_to(found, in_store, replaced), arguments.out)
 
 
 if __name__ == "__main__":

@@ -89,6 +89,9 @@ def test_users_are_held_to_ratios_with_one_user_and_to_the_bytes_of_their_states
     assert [one.value for one in held] == [0.95, 1.25, 1.2, 0.5]
     assert [one.reached for one in held] == [True, True, True, False]
     assert len(users.held_to(found, None)) == 3
+    replaced = users.replacing(users=50, times=200)
+    assert 0 < replaced["p50_us"] <= replaced["p99_us"]
+    assert [one.asked for one in users.held_to(found, None, replaced)][3:] == [50.0]
     several = [{**rate(value, 1.0), "failed": 1} for value in (1.0, 5.0, 2.0)]
     assert users.medians(several) == {"requests_per_s": 2.0, "p99_ms": 1.0, "failed": 3}
 
