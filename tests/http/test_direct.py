@@ -120,6 +120,17 @@ def test_users_who_contradict_each_other_share_runs_and_get_their_own_answers(ap
     assert pinned(api) == 0
 
 
+def test_bytes_are_answered_with_directly_and_as_lists_are(api: Api, directly: list[str]) -> None:
+    put(api, 1)
+    api.post(PATH, json=asked(1))
+    content = np.array(INPUTS, "<f4").tobytes()
+    sent = {"content": content, "headers": {"Content-Type": "application/octet-stream"}}
+    assert api.post(f"{PATH}?adaptation=user-1", **sent).json() == api.post(PATH, json=asked(1)).json()
+    assert directly == ["ByAdaptation"] * 2
+    one = {**sent, "content": content[:16]}
+    assert alike(scores(api.post(f"{PATH}?adaptation=user-1", **one)), expected(1)[:1])
+
+
 def test_the_base_is_answered_with_directly(api: Api, directly: list[str]) -> None:
     for body in ({"inputs": INPUTS}, {"inputs": INPUTS[:1], "options": {"top": 1}}):
         first, again = (api.post("/v1/models/fixed/predict", json=body) for _ in range(2))

@@ -61,7 +61,7 @@ def _packed(values: Sequence[Any], spec: InputSpec, shape: tuple[int, ...]) -> A
 
     `struct` takes half of the time that numpy does, and refuses what is no number or too large; but it takes booleans.
     """
-    if spec.dtype != "float32" or len(shape) != 1 or not values:
+    if isinstance(values, np.ndarray) or spec.dtype != "float32" or len(shape) != 1 or not values:
         return None
     for value in values:
         if type(value) is not list or len(value) != shape[0]:
