@@ -88,7 +88,7 @@ def served_with(
     """The app with other slot tables, learning all support sets anew; at the end, tasks must have shared batches."""
     monkeypatch.setattr("handful_service.assembly.SlotTables", tables)
     monkeypatch.setattr(tables, "mixed", 0)
-    with in_process(folder, support_cache_bytes=0) as api:
+    with in_process(folder, support_cache_bytes=0, max_queued_ms=10_000) as api:  # slow, which is not too much
         yield api
     assert tables.mixed >= batches
 
