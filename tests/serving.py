@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, Literal
 
 import httpx
@@ -97,6 +97,17 @@ class Api:
     def dump(self) -> str:
         """Everything in the store, revision counters included."""
         return dump(self.store)
+
+
+@contextmanager
+def busy(api: Api) -> Iterator[None]:
+    """The one thread has something else to do inside the block."""
+    free = Event()
+    api.service.executors[0].submit(free.wait)
+    try:
+        yield
+    finally:
+        free.set()
 
 
 def dump(store: Path) -> str:

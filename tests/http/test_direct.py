@@ -2,15 +2,13 @@
 
 import json
 import socket
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tests.serving import Api, Form, in_process
+from tests.serving import Api, Form, busy, in_process
 from tests.tasks import alike, problem, scores
 from tests.tiny import Tiny, build
 
@@ -66,17 +64,6 @@ def asked(user: int, inputs: Any = INPUTS) -> dict[str, Any]:
 def expected(user: int) -> list[dict[str, float]]:
     support = [(example["input"], example["label"]) for example in support_of(user)]
     return OPEN.scores(support, np.array(INPUTS))
-
-
-@contextmanager
-def busy(api: Api) -> Iterator[None]:
-    """The one thread of runs has something else to do inside the block."""
-    free = threading.Event()
-    api.service.executors[0].submit(free.wait)
-    try:
-        yield
-    finally:
-        free.set()
 
 
 def in_flight(api: Api, count: int) -> None:
@@ -174,6 +161,7 @@ def test_an_input_that_is_too_large_fails_alone(api: Api) -> None:
     [
         ({"inputs": [[1.0, 2.0]], "adaptation": "user-1"}, 422, "input-invalid"),
         ({"inputs": [[1.0, True, 0.0, 0.0]], "adaptation": "user-1"}, 422, "input-invalid"),
+        ({"inputs": [[False, 1.0, 0.0, 0.0]], "adaptation": "user-1"}, 422, "input-invalid"),
         ({"inputs": [["1", "0", "0", "0"]], "adaptation": "user-1"}, 422, "input-invalid"),
         ({"inputs": INPUTS, "adaptation": "user-1", "options": {"confidence": 0.9}}, 422, "not-accepted"),
         ({"inputs": INPUTS, "adaptation": "nobody"}, 404, "adaptation-not-found"),

@@ -4,12 +4,11 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.serving import Api, in_process
+from tests.serving import Api, busy, in_process
 from tests.tasks import problem
 from tests.tiny import Tiny, build
 
@@ -26,17 +25,6 @@ def waiting(tmp_path: Path, form: str) -> Iterator[Api]:
     build(tmp_path / "bundles", Tiny())
     with in_process(tmp_path, tmp_path / "bundles", inline_ms=0, threads=1, support_cache_bytes=0) as api:
         yield api
-
-
-@contextmanager
-def busy(api: Api) -> Iterator[None]:
-    """The one thread has something else to do inside the block."""
-    free = threading.Event()
-    api.service.executors[0].submit(free.wait)
-    try:
-        yield
-    finally:
-        free.set()
 
 
 def encoded_rows(api: Api) -> float:

@@ -69,11 +69,7 @@ def decode_rows(
     """
     if len(manifest.inputs) == 1:
         ((name, spec),) = manifest.inputs.items()
-        if spec.kind == "tensor":
-            norm = manifest.limits.norm
-            array = decode_tensors(values, spec, norm=norm, fields=fields, booleans=booleans)
-            return Decoded({name: array}, ((),) * len(values))
-        array, folded = _column(values, fields, spec, manifest, tokenizer)
+        array, folded = _column(values, fields, spec, manifest, tokenizer, booleans)
         return Decoded({name: array}, folded)
     for value, field in zip(values, fields, strict=True):
         if not isinstance(value, dict) or value.keys() != manifest.inputs.keys():
@@ -82,13 +78,18 @@ def decode_rows(
     arrays, names = {}, [()] * len(values)  # type: tuple[dict[str, Array], list[tuple[str, ...]]]
     for name, spec in manifest.inputs.items():
         places = [f"{field}.{name}" for field in fields]
-        arrays[name], folded = _column([value[name] for value in values], places, spec, manifest, tokenizer)
+        arrays[name], folded = _column([value[name] for value in values], places, spec, manifest, tokenizer, booleans)
         names = [(*before, *(f"{name}.{one}" for one in of)) for before, of in zip(names, folded, strict=True)]
     return Decoded(arrays, tuple(names))
 
 
 def _column(
-    values: Sequence[Any], fields: Sequence[str], spec: InputSpec, manifest: Manifest, tokenizer: Tokenizer | None
+    values: Sequence[Any],
+    fields: Sequence[str],
+    spec: InputSpec,
+    manifest: Manifest,
+    tokenizer: Tokenizer | None,
+    booleans: bool,
 ) -> tuple[Array, tuple[tuple[str, ...], ...]]:
     """The values of one input tensor as an array `[n, *axes]`, and what of each was folded."""
     if spec.record is not None:
@@ -105,7 +106,8 @@ def _column(
             for value, field in zip(values, fields, strict=True)
         ]
     else:
-        return decode_tensors(values, spec, norm=manifest.limits.norm, fields=fields), ((),) * len(values)
+        norm = manifest.limits.norm
+        return decode_tensors(values, spec, norm=norm, fields=fields, booleans=booleans), ((),) * len(values)
     return _stack(found, spec), ((),) * len(values)
 
 

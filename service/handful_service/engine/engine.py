@@ -237,15 +237,11 @@ class Engine:
 
     def _answer(self, items: Sequence[_Rows]) -> Sequence[Array | Exception]:
         inputs = {name: _joined([arrays[name] for arrays, _ in items]) for name in self.manifest.inputs}
-        slots = items[0][1] if len(items) == 1 else [slot for _, of_item in items for slot in of_item]
-        features = self._run("encode", inputs, len(slots)) if "encode" in self._sessions else inputs
-        feed = self._tables.gather(slots)
-        feed.update(features)
-        y = self._run("predict", feed, len(slots))["y"]
-        counts = [len(of_item) for _, of_item in items]
-        parts = _cut_array(y, counts)
-        lost = [not np.isfinite(array).all() for array in features.values()]
-        return _without_lost(parts, features, counts) if any(lost) else parts
+        counts = [len(slots) for _, slots in items]
+        features = self._run("encode", inputs, sum(counts)) if "encode" in self._sessions else inputs
+        parts = self._with_states(features, items)
+        finite = all(np.isfinite(array).all() for array in features.values())
+        return parts if finite else _without_lost(parts, features, counts)
 
     def _encode(self, items: Sequence[Arrays]) -> Sequence[Arrays]:
         counts = [len(next(iter(item.values()))) for item in items]
@@ -278,11 +274,13 @@ class Engine:
         return _rows(self._run("adapt", feed, len(items)), len(items))
 
     def _predict(self, items: Sequence[_Rows]) -> Sequence[Array]:
+        joined = {name: _joined([features[name] for features, _ in items]) for name in self.manifest.features}
+        return self._with_states(joined, items)
+
+    def _with_states(self, features: Arrays, items: Sequence[_Rows]) -> Sequence[Array]:
+        """Predict from the features of all items, each row with the state in its slot."""
         slots = items[0][1] if len(items) == 1 else [slot for _, of_item in items for slot in of_item]
-        feed = self._tables.gather(slots)
-        for name in self.manifest.features:
-            feed[name] = _joined([features[name] for features, _ in items])
-        y = self._run("predict", feed, len(slots))["y"]
+        y = self._run("predict", {**self._tables.gather(slots), **features}, len(slots))["y"]
         return _cut_array(y, [len(of_item) for _, of_item in items])
 
     def _padded(self, items: Sequence[SupportSet]) -> dict[str, Array]:

@@ -18,7 +18,7 @@ from ..engine.calls import CALL, Call, identify
 from ..errors import NotReady
 from ..task import Caller
 from .common import LOADING, MAX_MODEL_NAME
-from .predict import PATH, Prepared, predicted, prepared
+from .predict import PATH, Prepared, prepared
 from .wire import Wire, check_media
 
 _PREDICT = re.compile(rf"/v1/models/([^/]{{1,{MAX_MODEL_NAME}}})/predict")
@@ -56,15 +56,6 @@ class Admitted:
         """
         wire = Wire(self.content_type, self.query, content)
         return prepared(self.service, self.caller, self.call, self.model, wire)
-
-    async def answer(self, content: bytes) -> bytes:
-        """The answer to a body, as JSON.
-
-        Raises:
-            HandfulError: it is not valid, or cannot be answered.
-        """
-        wire = Wire(self.content_type, self.query, content)
-        return await predicted(self.service, self.caller, self.call, self.model, wire)
 
 
 def admit(
@@ -109,7 +100,7 @@ class HotPredict:
             return
         scope["route"] = _ROUTE
         call = admit(self._state, CALL.get(), found[1], scope["query_string"], scope["headers"])
-        content = await call.answer(await _body(receive))
+        content = await call.prepared(await _body(receive)).answer()
         headers = [(b"content-length", b"%d" % len(content)), MEDIA]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})

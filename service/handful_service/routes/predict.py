@@ -41,7 +41,7 @@ async def predict(
     caller: PredictCaller, model: ModelName, service: ServiceDep, wire: Annotated[Wire, Depends(wire)]
 ) -> Response:
     """Predict: with a described task, an adaptation, a support set, or the base; rows of many tasks in one call."""
-    return Response(await predicted(service, caller, CALL.get(), model, wire), media_type="application/json")
+    return Response(await prepared(service, caller, CALL.get(), model, wire).answer(), media_type="application/json")
 
 
 @dataclass(slots=True)
@@ -73,6 +73,15 @@ class Prepared:
             self.caller, self.call, self.served, self.asks, self.options, booleans=self.booleans
         )
 
+    async def answer(self) -> bytes:
+        """The answer to a call, on its way or not.
+
+        Raises:
+            HandfulError: the call is not valid, or cannot be answered.
+        """
+        direct = self.direct()
+        return await self.answered() if direct is None else self.written([await direct.answered()])
+
     async def answered(self) -> bytes:
         """The answer to a call that is not on its way.
 
@@ -103,14 +112,3 @@ def prepared(service: Service, caller: Caller, call: Call | None, model: str, wi
 def _may_hold_booleans(content: bytes) -> bool:
     """Whether one of JSON's literals `true` and `false` may stand in a body; one letter of each is looked for first."""
     return (b"r" in content and b"true" in content) or (b"l" in content and b"false" in content)
-
-
-async def predicted(service: Service, caller: Caller, call: Call | None, model: str, wire: Wire) -> bytes:
-    """The answer to a call, as JSON.
-
-    Raises:
-        HandfulError: the call is not valid, or cannot be answered.
-    """
-    ready = prepared(service, caller, call, model, wire)
-    direct = ready.direct()
-    return await ready.answered() if direct is None else ready.written([await direct.answered()])
