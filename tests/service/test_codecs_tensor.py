@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tests.tiny import Tiny, manifest
@@ -199,6 +199,9 @@ JSON_NUMBERS = st.one_of(
 )
 
 
+@example([[0.0, 0.0, -(2**63) - 1]])
+@example([[0.0, 0.0, 2**70]])
+@example([[0, 0, 10**400]])
 @given(st.lists(st.one_of(st.lists(JSON_NUMBERS, min_size=2, max_size=3), st.just("x")), min_size=1, max_size=3))
 def test_a_request_without_booleans_is_read_alike_though_less_is_looked_at(rows: list[Any]) -> None:
     spec = InputSpec(kind="tensor", dtype="float32", axes=(3,))

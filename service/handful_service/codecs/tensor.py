@@ -126,17 +126,24 @@ def _from_lists(value: Any, field: str) -> Array:
         )
     try:
         array = np.array(value)
-    except (ValueError, OverflowError):
+        if not _leaf_kinds(value) <= {int, float}:
+            raise InputInvalid("holds a value that is not a number", field=field, allowed="numbers only")
+        return array if array.dtype.kind in "iuf" else np.array(value, np.float64)  # integers of more than 64 bits
+    except OverflowError:
+        raise InputInvalid("holds a number that is too large", field=field, allowed="finite numbers") from None
+    except ValueError:
         raise InputInvalid("is a ragged list", field=field, allowed="nested lists of equal lengths") from None
-    if array.size and (array.dtype.kind not in "iuf" or _holds_bool(value)):
-        raise InputInvalid("holds a value that is not a number", field=field, allowed="numbers only")
-    return array
 
 
-def _holds_bool(value: Any) -> bool:
-    """Whether true or false stands among numbers, where numpy reads it as 1 or 0."""
-    kinds = set(map(type, value)) if isinstance(value, list) else set()
-    return bool in kinds or (list in kinds and any(map(_holds_bool, value)))
+def _leaf_kinds(value: Any) -> set[type]:
+    """The types of what stands in nested lists: numpy reads true as 1, and the text of a number as that number."""
+    if not isinstance(value, list):
+        return {type(value)}
+    kinds = set(map(type, value))
+    if list in kinds:
+        kinds.remove(list)
+        kinds.update(*(_leaf_kinds(part) for part in value if isinstance(part, list)))
+    return kinds
 
 
 def _from_bytes(value: dict[str, Any], wanted: tuple[int, ...], field: str) -> Array:
@@ -168,8 +175,6 @@ def _check_shape(shape: tuple[int, ...], wanted: tuple[int, ...], field: str) ->
 def _cast(array: Array, spec: InputSpec, field: str) -> Array:
     if spec.dtype == "float32":
         return array.astype(np.float32, copy=False)
-    if array.dtype.kind == "f":
-        raise InputInvalid("holds fractions", field=field, allowed="int64")
-    if array.dtype == np.uint64:
-        raise InputInvalid("holds a number that is too large", field=field, allowed="int64")
+    if array.dtype.kind == "f" or array.dtype == np.uint64:
+        raise InputInvalid("holds a number that is no integer of 64 bits", field=field, allowed="int64")
     return array.astype(np.int64, copy=False)
