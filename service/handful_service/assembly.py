@@ -48,6 +48,11 @@ class Service:
     max_queued_rows: int
 
     @property
+    def most_inputs(self) -> int:
+        """Inputs that a call may have, without examples beside them."""
+        return min(self.max_rows_per_call, self.max_queued_rows)
+
+    @property
     def served(self) -> list[Served]:
         """Every bundle."""
         return [served for model in self.models.all() for served in model.versions.values()]
@@ -63,7 +68,8 @@ class Service:
             self.metrics.cached.labels(served.bundle.name, served.bundle.version).set(len(served.cache))
 
     async def close(self) -> None:
-        """Give back threads and connections."""
+        """Give back threads and connections, and count what was noted last."""
+        self.metrics.settle()
         await self.store.close()
         for executor in self.executors:
             executor.shutdown()

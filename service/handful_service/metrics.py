@@ -1,5 +1,7 @@
 """What is counted, in Prometheus' form. No label names an adaptation or a tenant."""
 
+import asyncio
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,9 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from .shared_values import keep_in
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+SETTLE_S = 0.05
+"""How long what was noted may wait until it is counted."""
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -25,7 +30,9 @@ class Metrics:
         if folder is not None:
             keep_in(folder)
         self._folder = folder
-        self._answered: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._noted: deque[tuple[Callable[[float], None], float]] = deque()
+        self._settle_at: asyncio.TimerHandle | None = None
+        self._answered: dict[tuple[str, str, int], Callable[[float], None]] = {}
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "handful_requests", "Answered requests.", ["method", "route", "status"], registry=self.registry
@@ -65,14 +72,38 @@ class Metrics:
         )
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count an answered request. What a label's values lead to is looked up once: that is most of the work."""
+        """Count an answered request, soon. What a label's values lead to is looked up once."""
         key = (method, route, status)
         found = self._answered.get(key)
         if found is None:
-            found = self.requests.labels(method, route, status), self.seconds.labels(route)
-            self._answered[key] = found
-        found[0].inc()
-        found[1].observe(seconds)
+            found = self._answered[key] = self._counting(method, route, status)
+        self._noted.append((found, seconds))
+        if self._settle_at is None:
+            self._settle_soon()
+
+    def _counting(self, method: str, route: str, status: int) -> Callable[[float], None]:
+        count, times = self.requests.labels(method, route, status), self.seconds.labels(route)
+
+        def counted(seconds: float) -> None:
+            count.inc()
+            times.observe(seconds)
+
+        return counted
+
+    def _settle_soon(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # nobody would do it later
+            self.settle()
+        else:
+            self._settle_at = loop.call_later(SETTLE_S, self.settle)
+
+    def settle(self) -> None:
+        """Count all that was noted: many at a time take less than each where it happens, between other work."""
+        self._settle_at = None
+        for _ in range(len(self._noted)):
+            counted, value = self._noted.popleft()
+            counted(value)
 
     def batch_observer(self, model: str) -> Callable[[str, int], None]:
         """A function that is told the graph and rows of each batch of a model."""
@@ -81,12 +112,13 @@ class Metrics:
         def observe(graph: str, rows: int) -> None:
             if graph not in found:
                 found[graph] = self.batch_rows.labels(model, graph)
-            found[graph].observe(rows)
+            self._noted.append((found[graph].observe, rows))  # settled with the calls that it answers
 
         return observe
 
     def text(self) -> bytes:
         """All metrics, as `/metrics` gives them: those of every process of the server, and of those that are dead."""
+        self.settle()
         if self._folder is None:
             return generate_latest(self.registry)
         registry = CollectorRegistry()

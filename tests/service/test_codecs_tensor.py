@@ -194,19 +194,32 @@ def test_rows_of_floats_alone_and_rows_of_anything_are_read_alike(rows: list[lis
         assert together == alone == np.array(rows, np.float32).tolist()
 
 
-JSON_NUMBERS = st.one_of(
-    st.floats(width=64), st.integers(-(2**70), 2**70), st.just(10**400), st.none(), st.text(max_size=2), st.just([1.0])
-)
-
-
-@example([[0.0, 0.0, -(2**63) - 1]])
-@example([[0.0, 0.0, 2**70]])
-@example([[0, 0, 10**400]])
-@given(st.lists(st.one_of(st.lists(JSON_NUMBERS, min_size=2, max_size=3), st.just("x")), min_size=1, max_size=3))
-def test_a_request_without_booleans_is_read_alike_though_less_is_looked_at(rows: list[Any]) -> None:
+@example([[0, 0, -(2**63) - 1], [1.0, 1.0, 1.0]])
+@example([[0, 0, 2**70]])
+@given(st.lists(st.lists(st.integers(-(2**70), 2**70) | st.floats(-1e30, 1e30), min_size=3, max_size=3), min_size=1))
+def test_numbers_of_any_size_are_read_as_floats(rows: list[list[float]]) -> None:
     spec = InputSpec(kind="tensor", dtype="float32", axes=(3,))
     fields = [f"inputs[{place}]" for place in range(len(rows))]
-    usual, packed = (_outcome(rows, spec, fields, booleans) for booleans in (True, False))
+    np.testing.assert_allclose(
+        decode_tensors(rows, spec, norm=None, fields=fields), np.array(rows, np.float64), rtol=1e-6, atol=1e-37
+    )
+
+
+@pytest.mark.parametrize("row", [[0, 0, 10**400], [0.0, 1.5, 10**400]])
+def test_an_integer_that_no_float_holds_is_refused(row: list[float]) -> None:
+    spec = InputSpec(kind="tensor", dtype="float32", axes=(3,))
+    with pytest.raises(InputInvalid, match="too large"):
+        decode_tensors([row], spec, norm=None, fields=["x"])
+
+
+@given(st.lists(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=3), min_size=1))
+@pytest.mark.parametrize("norm", [None, 1e6])
+def test_rows_that_are_surely_floats_are_read_alike_though_less_is_looked_at(
+    norm: float | None, rows: list[list[float]]
+) -> None:
+    spec = InputSpec(kind="tensor", dtype="float32", axes=(3,))
+    fields = [f"inputs[{place}]" for place in range(len(rows))]
+    usual, packed = (_outcome(rows, spec, fields, norm, floats) for floats in (False, True))
     if isinstance(usual, np.ndarray):
         assert isinstance(packed, np.ndarray)
         assert (packed.dtype, packed.shape) == (usual.dtype, usual.shape)
@@ -215,15 +228,8 @@ def test_a_request_without_booleans_is_read_alike_though_less_is_looked_at(rows:
         assert packed == usual
 
 
-def _outcome(rows: list[Any], spec: InputSpec, fields: list[str], booleans: bool) -> Any:
+def _outcome(rows: list[list[float]], spec: InputSpec, fields: list[str], norm: float | None, floats: bool) -> Any:
     try:
-        return decode_tensors(rows, spec, norm=None, fields=fields, booleans=booleans)
+        return decode_tensors(rows, spec, norm=norm, fields=fields, floats=floats)
     except HandfulError as error:
         return type(error), error.field, error.detail, error.allowed
-
-
-def test_requests_with_booleans_are_looked_at_whole() -> None:
-    """The literals stand in a body as they are, so that a request without them has none."""
-    spec = InputSpec(kind="tensor", dtype="float32", axes=(3,))
-    with pytest.raises(InputInvalid, match="not a number"):
-        decode_tensors([[1.0, True, 0.0]], spec, norm=None, fields=["x"], booleans=True)

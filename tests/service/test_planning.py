@@ -91,6 +91,7 @@ def test_metrics_of_processes_are_summed_and_those_of_dead_ones_stay(tmp_path: P
             metrics.answered("GET", "/a", 200, 0.02)
             metrics.batch_observer(f"model-{_}")("encode", 4)  # the file grows, and the former cells are true
         metrics.in_flight.inc(5)
+        metrics.settle()
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(dead, 0)
     here = Metrics(tmp_path)

@@ -52,7 +52,7 @@ def decode_rows(
     manifest: Manifest,
     tokenizer: Tokenizer | None = None,
     *,
-    booleans: bool = True,
+    floats: bool = False,
 ) -> Decoded:
     """Arrays `[n, *axes]` of `n` raw inputs.
 
@@ -61,7 +61,7 @@ def decode_rows(
         fields: The place of each in the request, for messages.
         manifest: Declares the inputs.
         tokenizer: The bundle's, where it reads texts.
-        booleans: Whether `true` or `false` may stand anywhere in the values.
+        floats: Whether it is sure that all values are lists of finite floats.
 
     Raises:
         InputInvalid: a value cannot be read as its kind.
@@ -69,7 +69,7 @@ def decode_rows(
     """
     if len(manifest.inputs) == 1:
         ((name, spec),) = manifest.inputs.items()
-        array, folded = _column(values, fields, spec, manifest, tokenizer, booleans)
+        array, folded = _column(values, fields, spec, manifest, tokenizer, floats)
         return Decoded({name: array}, folded)
     for value, field in zip(values, fields, strict=True):
         if not isinstance(value, dict) or value.keys() != manifest.inputs.keys():
@@ -78,7 +78,7 @@ def decode_rows(
     arrays, names = {}, [()] * len(values)  # type: tuple[dict[str, Array], list[tuple[str, ...]]]
     for name, spec in manifest.inputs.items():
         places = [f"{field}.{name}" for field in fields]
-        arrays[name], folded = _column([value[name] for value in values], places, spec, manifest, tokenizer, booleans)
+        arrays[name], folded = _column([value[name] for value in values], places, spec, manifest, tokenizer, floats)
         names = [(*before, *(f"{name}.{one}" for one in of)) for before, of in zip(names, folded, strict=True)]
     return Decoded(arrays, tuple(names))
 
@@ -89,7 +89,7 @@ def _column(
     spec: InputSpec,
     manifest: Manifest,
     tokenizer: Tokenizer | None,
-    booleans: bool,
+    floats: bool,
 ) -> tuple[Array, tuple[tuple[str, ...], ...]]:
     """The values of one input tensor as an array `[n, *axes]`, and what of each was folded."""
     if spec.record is not None:
@@ -107,7 +107,7 @@ def _column(
         ]
     else:
         norm = manifest.limits.norm
-        return decode_tensors(values, spec, norm=norm, fields=fields, booleans=booleans), ((),) * len(values)
+        return decode_tensors(values, spec, norm=norm, fields=fields, floats=floats), ((),) * len(values)
     return _stack(found, spec), ((),) * len(values)
 
 

@@ -22,7 +22,7 @@ _KEYS = {"dtype", "shape", "b64"}
 
 
 def decode_tensors(
-    values: Sequence[Any], spec: InputSpec, *, norm: float | None, fields: Sequence[str], booleans: bool = True
+    values: Sequence[Any], spec: InputSpec, *, norm: float | None, fields: Sequence[str], floats: bool = False
 ) -> Array:
     """The array of some items, `[n, *axes]` of the declared dtype.
 
@@ -31,16 +31,37 @@ def decode_tensors(
         spec: The input's declaration.
         norm: The largest Euclidean norm of an item allowed, if any.
         fields: The place of each item in the request, for messages.
-        booleans: Whether `true` or `false` may stand among the numbers; where the request has none at all, there is
-            less to look at.
+        floats: Whether it is sure that all items are lists of finite floats, so that there is less to look at.
 
     Raises:
         InputInvalid: not a tensor of the declared dtype and shape, not finite, or beyond the norm.
     """
     shape = spec.shape
-    array = None if booleans or norm is not None else _packed(values, spec, shape)
-    if array is not None:
-        return array
+    array = _packed(values, spec, shape) if floats else None
+    if array is None:
+        array = _looked_at(values, spec, shape, fields)
+    if norm is not None and len(array):
+        _check_norms(array, norm, fields)
+    return array
+
+
+def _packed(values: Sequence[Any], spec: InputSpec, shape: tuple[int, ...]) -> Array | None:
+    """Lists of finite floats in one go; None where there are too few or too many, or a float32 does not hold one.
+
+    `struct` takes less time than numpy, and refuses what is too large.
+    """
+    flat = _flat(values, spec, shape)
+    if not flat:
+        return None
+    try:
+        content = struct.pack(f"<{len(flat)}f", *flat)
+    except OverflowError:
+        return None
+    return np.frombuffer(content, "<f4").reshape(-1, *shape)
+
+
+def _looked_at(values: Sequence[Any], spec: InputSpec, shape: tuple[int, ...], fields: Sequence[str]) -> Array:
+    """Items of any kind, looked at one by one where they are not all lists of floats."""
     with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused below
         array = _floats(values, spec, shape)
         if array is None:
@@ -51,26 +72,7 @@ def decode_tensors(
         finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
         field = fields[int(finite.argmin())]
         raise InputInvalid("holds a value that is not finite", field=field, allowed="finite numbers")
-    if norm is not None and len(array):
-        _check_norms(array, norm, fields)
     return array
-
-
-def _packed(values: Sequence[Any], spec: InputSpec, shape: tuple[int, ...]) -> Array | None:
-    """Lists of finite numbers that a float32 holds, in one go; None where anything else is among them.
-
-    `struct` takes less time than numpy, and refuses what is no number or too large; but it takes booleans.
-    """
-    flat = _flat(values, spec, shape)
-    if not flat:
-        return None
-    try:
-        content = struct.pack(f"<{len(flat)}f", *flat)
-        if not math.isfinite(sum(flat)):
-            return None
-    except (struct.error, OverflowError):
-        return None
-    return np.frombuffer(content, "<f4").reshape(-1, *shape)
 
 
 def _surely_finite(array: Array) -> bool:

@@ -124,15 +124,11 @@ async def described_state(served: Served, described: Described) -> TaskState:
 
 def find_described(pins: Pins, served: Served, named: Named) -> Held | None:
     """The state of a known task, if it is in the cache; those of other descriptors have to be decoded first."""
-    return pins.find(_key_of_id(served, named)) if _by_id(named) else None
+    return pins.find(served.task_key(named.id)) if _by_id(named) else None
 
 
 def _by_id(named: Named) -> bool:
     return named.metadata is None and named.text is None
-
-
-def _key_of_id(served: Served, named: Named) -> Hashable:
-    return ("task", served.digest, named.id)
 
 
 async def pin_described(pins: Pins, served: Served, named: Named, executor: Executor) -> tuple[Held, tuple[str, ...]]:
@@ -142,7 +138,7 @@ async def pin_described(pins: Pins, served: Served, named: Named, executor: Exec
         InputInvalid: it cannot be read, or gives a state that is not finite.
     """
     described = await decode_named(served, named, executor)
-    key = _key_of_id(served, named) if _by_id(named) else described.key(served.digest)
+    key = served.task_key(named.id) if _by_id(named) else described.key(served.digest)
     if key is None:
         return pins.borrow(await described_state(served, described)), described.folded
     return await pins.pin(key, lambda: described_state(served, described)), described.folded

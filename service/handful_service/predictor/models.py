@@ -48,6 +48,22 @@ class Served:
         return PICTURES_AT_A_TIME if "image" in kinds else TEXTS_AT_A_TIME
 
     @cached_property
+    def takes_floats(self) -> bool:
+        """Whether an input is one list of numbers."""
+        specs = list(self.manifest.inputs.values())
+        return len(specs) == 1 and specs[0].kind == "tensor" and specs[0].dtype == "float32" and len(specs[0].axes) == 1
+
+    @cached_property
+    def base_key(self) -> Hashable:
+        """What names the state of no task in the cache."""
+        base = self.manifest.base_task
+        return ("base", self.digest) if base is None else self.task_key(base)
+
+    def task_key(self, name: str | None) -> Hashable:
+        """What names the state of a known task in the cache."""
+        return "task", self.digest, name
+
+    @cached_property
     def accepts(self) -> frozenset[str]:
         """The ways of naming a task that the model takes."""
         return frozenset(self.manifest.accepts)
@@ -126,6 +142,11 @@ class Models:
     def all(self) -> list[Model]:
         """Every model, by name."""
         return [self._models[name] for name in sorted(self._models)]
+
+    def newest(self, name: str) -> Served | None:
+        """The newest version of a model; None where there is no such model."""
+        model = self._models.get(name)
+        return None if model is None else model.newest
 
     def model(self, name: str) -> Model:
         """A model.

@@ -106,16 +106,6 @@ class Pinning:
                 found[place] = states
         return [states for states in found if states is not None]
 
-    def find(self, task: TaskRef) -> Pinned | None:
-        """The one state of a task, if it is at hand, and nothing is to be said against it."""
-        if isinstance(task, ByAdaptation):
-            stored = self.stored.find(self.pins, self.caller, self.served, task.id, self.min_revision or 1)
-            answering = None if stored is None else self._answering(task, *stored)
-            states = None if isinstance(answering, HandfulError) else answering
-        else:
-            states = self._at_hand(Wanted(task))
-        return states[0] if states is not None and len(states) == 1 else None
-
     def _at_hand(self, one: Wanted) -> list[Pinned] | None:
         if isinstance(one.task, ByTask):
             states = []
@@ -130,11 +120,7 @@ class Pinning:
         return None
 
     def _base_at_hand(self) -> list[Pinned] | None:
-        base = self.served.manifest.base_task
-        if base is not None:
-            held = find_described(self.pins, self.served, Named(base))
-        else:
-            held = self.pins.find(("base", self.served.digest))
+        held = self.pins.find(self.served.base_key)
         return None if held is None else [Pinned(held, "base")]
 
     async def _make(self, one: Wanted) -> list[Pinned]:
@@ -153,7 +139,7 @@ class Pinning:
         must_accept(self.served, "base", place)
         if (base := self.served.manifest.base_task) is not None:
             return [await self._described(Named(base, field=place), "base")]
-        held = await self.pins.pin(("base", self.served.digest), lambda: base_state(self.served))
+        held = await self.pins.pin(self.served.base_key, lambda: base_state(self.served))
         return [Pinned(held, "base")]
 
     async def _stored(self, tasks: Sequence[TaskRef]) -> list[list[Pinned] | HandfulError]:
@@ -179,6 +165,22 @@ class Pinning:
             return self._base_at_hand() or await self._base("options.on_missing")
         except HandfulError as refused:
             return refused
+
+
+def find(
+    pins: Pins, caller: Caller, served: Served, stored: StoredStates, task: TaskRef, min_revision: int | None
+) -> Pinned | None:
+    """The one state of a task, if it is at hand, and nothing is to be said against it; see `Pinning`."""
+    if isinstance(task, ByAdaptation):
+        found = stored.find(pins, caller, served, task.id, min_revision or 1)
+        return Pinned(found[0], "personal", found[1]) if found is not None and served.can_answer(found[0]) else None
+    if isinstance(task, Base):
+        held = pins.find(served.base_key)
+        return None if held is None else Pinned(held, "base")
+    if isinstance(task, ByTask) and len(task.names) == 1:
+        held = find_described(pins, served, task.names[0])
+        return None if held is None else Pinned(held, "task")
+    return None
 
 
 def _unless_failed(states: Sequence[Pinned | HandfulError]) -> list[Pinned]:

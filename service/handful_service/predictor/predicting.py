@@ -15,7 +15,7 @@ from .direct import Direct
 from .learning import Lesson, RepeatedSupports
 from .models import Served
 from .outcomes import Outcome, Prediction, check_readable, predictions
-from .pinning import Pinned, Pinning, StoredStates, Wanted
+from .pinning import Pinned, Pinning, StoredStates, Wanted, find
 from .preparing import encode
 from .reading import Answer, Reading, ReadOptions, read
 from .refs import Ask, BySupport
@@ -84,8 +84,6 @@ class Predictor:
         served: Served,
         asks: Sequence[Ask],
         options: PredictOptions,
-        *,
-        booleans: bool = True,
     ) -> Direct | None:
         """The call on its way, if all that it needs is a run: one ask, of one task whose state is at hand.
 
@@ -97,7 +95,6 @@ class Predictor:
             served: The model.
             asks: What is asked.
             options: What the caller wants.
-            booleans: Whether `true` or `false` may stand anywhere in the inputs.
 
         Raises:
             HandfulError: the ask is not valid, or too much is waiting.
@@ -109,12 +106,10 @@ class Predictor:
             return None
         check_task(served, ask.task, options.read)
         with served.cache.pins() as pins:
-            or_base = options.on_missing == "base"
-            pinning = Pinning(pins, caller, served, self._states, self._decoder, or_base, options.min_revision)
-            state = pinning.find(ask.task)
+            state = find(pins, caller, served, self._states, ask.task, options.min_revision)
             if state is None:
                 return None
-            decoded = decode_rows(ask.inputs, ask.fields, served.manifest, booleans=booleans)
+            decoded = decode_rows(ask.inputs, ask.fields, served.manifest, floats=ask.floats)
             reading = served.reading(state.held)
             check_readable(ask, (reading,), options.read)
             direct = Direct(ask, state, reading, options.read, decoded.folded, pins)

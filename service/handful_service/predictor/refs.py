@@ -81,13 +81,15 @@ class Ask:
     """Some inputs of one task, or of several that all answer every input.
 
     Attributes:
-        inputs: Raw values.
+        inputs: Raw values, or the bytes of a tensor as an array of its rows.
         fields: The place of each in the request, for messages.
+        floats: Whether it is sure that the inputs are lists of finite floats.
     """
 
     inputs: Sequence[Any]
     fields: Sequence[str]
     task: TaskRef
+    floats: bool = False
 
     @property
     def answers(self) -> int:

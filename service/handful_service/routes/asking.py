@@ -9,12 +9,10 @@ from ..predictor.reading import ReadOptions
 from ..predictor.refs import Ask, Base, ByAdaptation, BySupport, ByTask, Named, TaskRef
 from ..predictor.supports import Labelled
 from ..schemas import PredictOptionsRequest, PredictRequest, RowRequest, SupportExample, TaskName
+from .usual import fields_of
 
 _NAMES = ("task", "adaptation", "support")
 """The keys that name a task."""
-
-_FIELDS = tuple(f"inputs[{place}]" for place in range(64))
-"""The places of the first inputs of a request: most calls have no more."""
 
 
 def asks_of(request: PredictRequest, most: int) -> list[Ask]:
@@ -33,9 +31,8 @@ def asks_of(request: PredictRequest, most: int) -> list[Ask]:
     if request.partial:
         raise RequestInvalid("is for `rows`", field="partial", allowed="`rows` beside it")
     count = len(inputs)
-    fields = _FIELDS[:count] if count <= len(_FIELDS) else tuple(f"inputs[{place}]" for place in range(count))
-    ask = Ask(inputs, fields, _task(request, ""))
-    _refuse_beyond(most, "inputs", len(inputs), ask.answers)
+    ask = Ask(inputs, fields_of(count), task_of(request, ""))
+    _refuse_beyond(most, "inputs", count, ask.answers)
     return [ask]
 
 
@@ -46,7 +43,7 @@ def _asks_of_rows(request: PredictRequest, rows: Sequence[RowRequest], most: int
     if len(rows) > most:  # before anything is made of them
         raise TooLarge(f"there are {len(rows)}", field="rows", allowed=f"at most {most}")
     asks = [
-        Ask((row.input,), (f"rows[{place}].input",), _task(row, f"rows[{place}].")) for place, row in enumerate(rows)
+        Ask((row.input,), (f"rows[{place}].input",), task_of(row, f"rows[{place}].")) for place, row in enumerate(rows)
     ]
     _refuse_beyond(most, "rows", len(rows), sum([ask.answers for ask in asks]))
     return asks
@@ -69,7 +66,12 @@ def refuse_too_many(asks: Sequence[Ask], most: int) -> None:
         raise TooLarge(f"there are {total} inputs and support examples", field=name, allowed=f"at most {most}")
 
 
-def _task(request: PredictRequest | RowRequest, prefix: str) -> TaskRef:
+def task_of(request: PredictRequest | RowRequest, prefix: str) -> TaskRef:
+    """The task that a request names.
+
+    Raises:
+        RequestInvalid: it names several.
+    """
     if request.adaptation is not None or (request.task is not None and request.support is not None):
         _refuse_contradicting(request, prefix)
     if request.adaptation is not None:
@@ -110,11 +112,11 @@ def _labelled(examples: list[SupportExample], prefix: str) -> tuple[Labelled, ..
 def options_of(options: PredictOptionsRequest, *, partial: bool) -> PredictOptions:
     """The options of a call."""
     if options is _USUAL_REQUEST and not partial:
-        return _USUAL
+        return USUAL
     read = ReadOptions(confidence=options.confidence, top=options.top, scores=options.scores)
     return PredictOptions(read, options.on_missing, options.min_revision, partial)
 
 
 _USUAL_REQUEST = PredictRequest.model_fields["options"].default
-_USUAL = PredictOptions()
+USUAL = PredictOptions()
 """Those of a request that names none: nobody writes to them."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -14,11 +14,22 @@ from ..predictor.models import Served
 from ..predictor.outcomes import Outcome
 from ..predictor.predicting import PredictOptions
 from ..predictor.refs import Ask
+from ..schemas import PredictRequest
 from ..task import Caller
 from .answering import answer_json
-from .asking import asks_of, options_of, refuse_too_many
+from .asking import USUAL, asks_of, options_of, refuse_too_many, task_of
+from .bodies import parsed
 from .common import ModelName, PredictCaller, ServiceDep
-from .wire import Wire, check_media, predict_request, predict_schema
+from .usual import fields_of, usual_ask
+from .wire import (
+    Wire,
+    check_media,
+    check_query,
+    is_tensor,
+    predict_schema,
+    request_of_query,
+    rows_of_tensor,
+)
 
 PATH = "/v1/models/{model}/predict"
 
@@ -51,7 +62,6 @@ class Prepared:
     Attributes:
         call: What the engine knows of it.
         model: As the path names it.
-        booleans: Whether `true` or `false` may stand anywhere in its inputs.
     """
 
     service: Service
@@ -61,7 +71,6 @@ class Prepared:
     served: Served
     asks: Sequence[Ask]
     options: PredictOptions
-    booleans: bool
 
     def direct(self) -> Direct | None:
         """The call on its way, where all that it needs is a run; its predictions are then to be written.
@@ -69,9 +78,7 @@ class Prepared:
         Raises:
             HandfulError: the call is not valid, or too much is waiting.
         """
-        return self.service.predictor.direct(
-            self.caller, self.call, self.served, self.asks, self.options, booleans=self.booleans
-        )
+        return self.service.predictor.direct(self.caller, self.call, self.served, self.asks, self.options)
 
     async def answer(self) -> bytes:
         """The answer to a call, on its way or not.
@@ -101,14 +108,26 @@ def prepared(service: Service, caller: Caller, call: Call | None, model: str, wi
     Raises:
         HandfulError: it is not valid.
     """
-    request = predict_request(service, model, wire)
+    if is_tensor(wire.content_type):
+        return _of_tensor(service, caller, call, model, wire)
+    if wire.query:
+        check_query(wire.query)
+    served = service.models.newest(model)
+    if served is not None and served.takes_floats:
+        usual = usual_ask(wire.content, service.most_inputs)
+        if usual is not None:
+            return Prepared(service, caller, call, model, served, (usual,), USUAL)
+    request = parsed(PredictRequest, wire.content)
     asks = asks_of(request, service.max_rows_per_call)
     refuse_too_many(asks, service.max_queued_rows)
     options = options_of(request.options, partial=request.partial)
-    served = service.models.version(model, request.version)
-    return Prepared(service, caller, call, model, served, asks, options, _may_hold_booleans(wire.content))
+    return Prepared(service, caller, call, model, service.models.version(model, request.version), asks, options)
 
 
-def _may_hold_booleans(content: bytes) -> bool:
-    """Whether one of JSON's literals `true` and `false` may stand in a body; one letter of each is looked for first."""
-    return (b"r" in content and b"true" in content) or (b"l" in content and b"false" in content)
+def _of_tensor(service: Service, caller: Caller, call: Call | None, model: str, wire: Wire) -> Prepared:
+    asked = request_of_query(wire.query)
+    served = service.models.version(model, asked.version)
+    rows = rows_of_tensor(wire.content, served.manifest, service.max_rows_per_call)
+    asks = (Ask(cast(Sequence[Any], rows), fields_of(len(rows)), task_of(asked, "")),)  # an array is read as it is
+    refuse_too_many(asks, service.max_queued_rows)
+    return Prepared(service, caller, call, model, served, asks, USUAL)

@@ -1,5 +1,6 @@
 """A predict call off the wire: a JSON document, or the bytes of one tensor whose task the query names."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,13 +9,12 @@ from urllib.parse import parse_qsl
 import numpy as np
 from pydantic import ValidationError
 
-from ..assembly import Service
 from ..bundle.inputs import InputSpec
 from ..bundle.manifest import Manifest
 from ..errors import InputInvalid, RequestInvalid, TooLarge, UnsupportedMedia
 from ..schemas import PredictRequest
 from ..task import Array
-from .bodies import body_schema, is_json, media_type, parsed
+from .bodies import body_schema, is_json, media_type
 
 JSON = "application/json"
 TENSOR = "application/octet-stream"
@@ -58,18 +58,20 @@ def check_media(content_type: str) -> None:
         )
 
 
-def predict_request(service: Service, model: str, wire: Wire) -> PredictRequest:
-    """The request that a call makes; the inputs of a tensor are its rows, one array.
+def is_tensor(content_type: str) -> bool:
+    """Whether a body is the bytes of a tensor."""
+    return content_type != JSON and (content_type == TENSOR or media_type(content_type) == TENSOR)
+
+
+def check_query(query: bytes) -> None:
+    """Refuse what the query of a call says that has a JSON body.
 
     Raises:
-        HandfulError: it is not valid.
+        RequestInvalid: it names a task or a version.
     """
-    if wire.content_type != JSON and media_type(wire.content_type) == TENSOR:
-        return _of_tensor(service, model, wire)
-    for name, _ in _pairs(wire.query) if wire.query else ():
+    for name, _ in _pairs(query):
         if name in QUERY:
             raise RequestInvalid("stands beside a JSON body", field=f"query.{name}", allowed="the same key in the body")
-    return parsed(PredictRequest, wire.content)
 
 
 def predict_schema() -> dict[str, Any]:
@@ -91,18 +93,15 @@ def predict_schema() -> dict[str, Any]:
     return schema
 
 
-def _of_tensor(service: Service, model: str, wire: Wire) -> PredictRequest:
-    asked = _of_query(wire.query)
-    manifest = service.models.version(model, asked.version).manifest
-    rows = _rows(wire.content, _spec(manifest), service.max_rows_per_call)
-    return asked.model_copy(update={"inputs": rows})
-
-
 _NOTHING = PredictRequest()
 
 
-def _of_query(query: bytes) -> PredictRequest:
-    """A request without inputs: the task and the version that a query names."""
+def request_of_query(query: bytes) -> PredictRequest:
+    """A request without inputs: the task and the version that the query of a tensor names.
+
+    Raises:
+        RequestInvalid: it says something else.
+    """
     if not query:
         return _NOTHING
     given: dict[str, Any] = {}
@@ -143,15 +142,17 @@ def _spec(manifest: Manifest) -> InputSpec:
     return specs[0]
 
 
-def _rows(content: bytes, spec: InputSpec, most: int) -> Array:
+def rows_of_tensor(content: bytes, manifest: Manifest, most: int) -> Array:
     """The rows of a tensor, `[n, *axes]`.
 
     Raises:
+        UnsupportedMedia: the model takes something else.
         InputInvalid: the bytes are not those of some rows.
         TooLarge: there are more rows than a call may have.
     """
+    spec = _spec(manifest)
     dtype = np.dtype(spec.dtype).newbyteorder("<")
-    size = int(np.prod(spec.shape, dtype=np.int64)) * dtype.itemsize
+    size = math.prod(spec.shape) * dtype.itemsize
     count, rest = divmod(len(content), size)
     if rest or not count:
         what = f"{spec.dtype} of shape {list(spec.shape)}"
