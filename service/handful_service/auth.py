@@ -87,6 +87,12 @@ class Guard:
             raise Forbidden(f"the key has the scopes {has}", field="Authorization", allowed=f"a key with {scope}")
         return found
 
+    def known(self) -> object:
+        """The keys as they are now: another object after they changed. What was found in it holds as long as it."""
+        if self._path is not None:
+            self._look(self._path)
+        return self._keys
+
     def _look(self, path: Path) -> None:
         """Read the file again if it changed; while it cannot be read the keys stay as they are."""
         now = time.monotonic()

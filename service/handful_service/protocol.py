@@ -3,155 +3,30 @@
 It takes a call only where nothing is special about it: its head and its body came in one piece, no other call of the
 connection is under way, and no client waits for a 100. Everything else, every other path and everything that is not
 valid HTTP is the stock protocol's, whose parser reads all requests, and whose connections, time-outs and pipelines are
-used as they are. So both forms frame requests alike, and there is nothing to smuggle between them.
+used as they are. So both forms frame requests alike, and there is nothing to smuggle between them. Only a request whose
+head is, to the byte, one that the parser took before on this connection, but for the length of its body, is not parsed
+again.
 """
 
-import asyncio
+import math
 import re
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.datastructures import State
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from .engine.calls import CALL
 from .errors import HandfulError, NotHttp, TooLarge
-from .porter import UNMATCHED, Porter, Refusal
-from .predictor.direct import Direct
+from .exchange import Exchange
+from .head import Head
+from .porter import UNMATCHED, Porter
 from .problems import problem_answer, problem_body
 from .routes.common import MAX_MODEL_NAME
-from .routes.hot import MEDIA, admit
-from .routes.predict import PATH, Prepared
 
 _PREDICT = re.compile(rb"/v1/models/([^/?#%%\x00-\x20\x7f-\xff]{1,%d})/predict(?:\?([^#]*))?" % MAX_MODEL_NAME)
 """As the hot path has it, of a target that came without escapes: others are unescaped by the stock protocol."""
 
-_OK = 200
-
-T = TypeVar("T")
-
 MAX_HEAD_BYTES = 65536
 """Of a request: the parser takes ever longer for a header that does not end."""
-
-
-class Exchange:
-    """One call and its answer: the stock protocol holds it where it holds cycles of its own.
-
-    Attributes:
-        keep_alive: Whether the connection stays open after it.
-        response_complete: Whether the answer was written.
-        disconnected: Whether the client is gone.
-    """
-
-    __slots__ = (
-        "_headers", "_model", "_passage", "_protocol", "_query",
-        "body", "disconnected", "keep_alive", "more_body", "response_complete",
-    )  # fmt: skip
-
-    def __init__(self, protocol: "PredictProtocol", model: bytes, query: bytes) -> None:
-        self._protocol = protocol
-        self._model, self._query = model.decode("ascii", "replace"), query
-        self._headers = protocol.headers
-        self._passage: Any = None
-        self.body, self.more_body = b"", True
-        self.disconnected = self.response_complete = False
-        self.keep_alive = protocol.parser.get_http_version() != "1.0" and protocol.parser.should_keep_alive()
-
-    @property
-    def message_event(self) -> "Exchange":
-        """What the stock protocol sets when the client goes."""
-        return self
-
-    def set(self) -> None:
-        """The client went, or the stock protocol thinks that a reader waits: a call that nobody awaits is dropped."""
-        if self.disconnected and self._passage is not None and self._passage.call.droppable:
-            self._passage.end("gone")
-
-    def start(self) -> None:
-        """Answer the call: at once where it is refused, after a run, or in a task where more has to be awaited."""
-        protocol, headers = self._protocol, dict(self._headers)
-        porter = protocol.porter
-        self._passage = passage = porter.enter(headers)
-        try:
-            porter.begin(passage, headers)
-            admitted = admit(protocol.state, passage.call, self._model, self._query, self._headers)
-            porter.check_size(len(self.body))
-            prepared = admitted.prepared(self.body)
-            direct = prepared.direct()
-        except Exception as error:
-            self._finish(porter.refusal(passage, error))
-            return
-        if direct is None:
-            passage.task = self._work(self._answer(prepared), self._ended)
-        else:
-            direct.told = lambda: self._answered(prepared, direct)
-            passage.task = direct
-
-    def _work(self, work: Coroutine[Any, Any, T], ended: Callable[[asyncio.Task[T]], None]) -> asyncio.Task[T]:
-        task = self._protocol.loop.create_task(work)
-        task.add_done_callback(self._protocol.tasks.discard)
-        task.add_done_callback(ended)  # also where it is cancelled before its first step
-        self._protocol.tasks.add(task)  # type: ignore[arg-type]  # nobody there asks what it gives
-        return task
-
-    async def _answer(self, prepared: Prepared) -> bytes:
-        CALL.set(self._passage.call)  # of this task alone
-        return await prepared.answered()
-
-    def _ended(self, task: asyncio.Task[bytes]) -> None:
-        found: bytes | Refusal | None = None
-        try:
-            if task.cancelled():
-                self._passage.explain()  # or it is the end of the server
-            else:
-                found = task.result()
-        except Exception as error:
-            found = self._protocol.porter.refusal(self._passage, error)
-        self._finish(found)
-
-    def _answered(self, prepared: Prepared, direct: Direct) -> None:
-        try:
-            self._passage.explain()
-            found: bytes | Refusal | None = prepared.written([direct.predictions()])
-        except Exception as error:
-            found = self._protocol.porter.refusal(self._passage, error)
-        self._finish(found)
-
-    def _finish(self, found: bytes | Refusal | None) -> None:
-        """The end of the call: its answer is written, where there is one and somebody to take it."""
-        passage = self._passage
-        if found is not None and not self.disconnected:
-            passage.answered = True
-            passage.status = found.status if isinstance(found, Refusal) else _OK
-            if self._protocol.flow.write_paused:
-                self._work(self._protocol.flow.drain(), lambda drained: self._write(found))
-            else:
-                self._write(found)
-        self._protocol.porter.leave(passage, "POST", PATH)
-
-    def _write(self, found: bytes | Refusal) -> None:
-        protocol = self._protocol
-        if self.disconnected or protocol.transport.is_closing():
-            return
-        if isinstance(found, Refusal):
-            status, content, more = found.status, found.content, found.headers
-        else:
-            status, content, more = _OK, found, [(b"content-length", b"%d" % len(found)), MEDIA]
-        usual, closes = protocol.usual_head()
-        lines = [STATUS_LINE[status], usual]
-        for name, value in (*more, (b"x-request-id", self._passage.request_id.encode("ascii"))):
-            lines += (name, b": ", value, b"\r\n")
-        if closes:
-            self.keep_alive = False
-        elif not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines += (b"\r\n", content)
-        protocol.transport.write(b"".join(lines))
-        self.response_complete = True
-        if not self.keep_alive:
-            protocol.transport.close()
-        protocol.on_response_complete()
 
 
 class PredictProtocol(HttpToolsProtocol):
@@ -162,6 +37,18 @@ class PredictProtocol(HttpToolsProtocol):
 
     _hot: Exchange | None = None
     """A call whose body has yet to be seen whole."""
+
+    _known: Head | None = None
+    """The head of the last call that came as a whole."""
+
+    _piece: bytes | None = None
+    """What is parsed, where a request begins with it."""
+
+    _between = True
+    """Whether the parser has no part of a request."""
+
+    _idle_since = math.inf
+    """Since when the connection waits for a request."""
 
     _in_head = False
     _head_bytes = 0
@@ -177,7 +64,14 @@ class PredictProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in bytes; a call of which a part is missing afterwards goes the usual way."""
-        self._unset_keepalive_if_required()
+        self._idle_since = math.inf
+        head, self._piece = self._known, None
+        if self._between:
+            body = head.body(data) if head is not None and self._free else None
+            if head is not None and body is not None:
+                self._answer(Exchange(self, head, body))
+                return
+            self._piece = data
         try:
             self.parser.feed_data(data)
         except HttpParserUpgrade as stop:
@@ -195,6 +89,7 @@ class PredictProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The start of a request."""
         self.url, self.headers, self.expect_100_continue = b"", [], False
+        self._between = False
         self._in_head, self._head_bytes = True, 0
 
     def _go_the_usual_way(self) -> None:
@@ -229,7 +124,8 @@ class PredictProtocol(HttpToolsProtocol):
         if self._free and not self.expect_100_continue and self.parser.get_method() == b"POST":
             found = _PREDICT.fullmatch(self.url)
             if found is not None:
-                self._hot = Exchange(self, found[1], found[2] or b"")
+                lasts = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+                self._hot = Exchange(self, Head(found[1], found[2] or b"", self.headers, keep_alive=lasts))
                 return
         self._go_the_usual_way()
 
@@ -251,12 +147,48 @@ class PredictProtocol(HttpToolsProtocol):
         """The end of a request."""
         if self.parser.should_upgrade():
             return
+        self._between = True
+        piece, self._piece = self._piece, None
         if self._hot is None:
             super().on_message_complete()
             return
         exchange, self._hot = self._hot, None
+        if piece is not None:
+            self._known = exchange.head if exchange.head.learn(piece, exchange.body) else None
+        self._answer(exchange)
+
+    def _answer(self, exchange: Exchange) -> None:
         self.cycle = exchange  # type: ignore[assignment]  # it has all that the stock protocol reads
         exchange.start()
+
+    def on_response_complete(self) -> None:
+        """Go on with what comes next. One timer for the whole connection looks whether it waits for too long."""
+        self._idle_since = self.loop.time()
+        if self.pipeline or self.timeout_keep_alive_task is None:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def _unset_keepalive_if_required(self) -> None:
+        """The timer stays: see `timeout_keep_alive_handler`."""
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that waited for as long as it may, or look again when it would have."""
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left <= 0:
+            super().timeout_keep_alive_handler()
+        elif not self.transport.is_closing():
+            later = min(left, self.timeout_keep_alive)
+            self.timeout_keep_alive_task = self.loop.call_later(later, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end of the connection."""
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, as a problem like any other, and close."""

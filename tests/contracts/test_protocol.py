@@ -1,8 +1,10 @@
 """Predict calls over bare connections: pieces, pipelines, chunks, slow and odd clients, drains."""
 
+import asyncio
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +16,7 @@ from tests.serving import Api, Form, in_process
 from tests.tiny import Tiny, build
 
 from handful_service import protocol
+from handful_service.auth import append_key
 
 TINY = Tiny(labels=("ham", "spam"))
 PATH = "/v1/models/tiny/predict"
@@ -303,3 +306,133 @@ def test_a_draining_server_closes_each_connection_with_its_answer(tmp_path: Path
 
 async def _drain(api: Api) -> None:
     api.app.state.server.drain()
+
+
+@pytest.fixture
+def parsed_heads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The targets of the heads that the parser read."""
+    found: list[bytes] = []
+    complete = protocol.PredictProtocol.on_headers_complete
+
+    def noted(self: protocol.PredictProtocol) -> None:
+        found.append(self.url)
+        complete(self)
+
+    monkeypatch.setattr(protocol.PredictProtocol, "on_headers_complete", noted)
+    return found
+
+
+def test_a_head_that_comes_again_is_read_once_whatever_the_length_of_the_body(
+    wire: Api, taken: list[bytes], parsed_heads: list[bytes]
+) -> None:
+    bodies = [BODY, OTHER, BODY + b" " * 900, BODY]
+    with connected(wire) as connection:
+        ids = set()
+        for body in bodies:
+            connection.sendall(request(body))
+            (found,) = answers(connection, 1)
+            assert inputs(found) == len(json.loads(body)["inputs"])
+            ids.add(found[1]["x-request-id"])
+    assert taken == bodies
+    assert len(parsed_heads) == 1
+    assert len(ids) == len(bodies)
+
+
+@pytest.mark.parametrize("cut", [1, 30, -len(OTHER) - 5, -len(OTHER), -len(OTHER) + 1, -1])
+def test_a_known_head_in_pieces_is_parsed(wire: Api, parsed_heads: list[bytes], cut: int) -> None:
+    whole = request(OTHER)
+    with connected(wire) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(2):
+            connection.sendall(request())
+            assert inputs(answers(connection, 1)[0]) == 1
+            connection.sendall(whole[:cut])
+            time.sleep(0.05)
+            connection.sendall(whole[cut:])
+            assert inputs(answers(connection, 1)[0]) == 2
+    assert len(parsed_heads) == 3  # all but the third call's
+
+
+@pytest.mark.parametrize(
+    ("length", "status"),
+    [
+        ("+{}", 400),
+        ("-{}", 400),
+        ("0x{}", 400),
+        ("{0}, {0}", 400),
+        ("{} 1", 400),
+        ("", 400),
+        ("{:012d}", 200),
+        ("{}\r\nContent-Length: {}", 400),
+        ("{}\r\nTransfer-Encoding: chunked", 400),
+    ],
+)
+def test_the_length_behind_a_known_head_is_read_as_strictly(wire: Api, length: str, status: int) -> None:
+    with connected(wire) as connection:
+        connection.sendall(request())
+        assert inputs(answers(connection, 1)[0]) == 1
+        odd = length.format(len(BODY), len(BODY) + 1)
+        connection.sendall(request().replace(b"Content-Length: %d" % len(BODY), b"Content-Length: " + odd.encode()))
+        assert answers(connection, 1)[0][0] == status
+
+
+def test_more_or_less_than_a_request_behind_a_known_head_is_framed_by_the_parser(wire: Api) -> None:
+    with connected(wire) as connection:
+        connection.sendall(request())
+        assert inputs(answers(connection, 1)[0]) == 1
+        connection.sendall(request(OTHER) + request() + request(OTHER)[:-7])
+        assert [inputs(found) for found in answers(connection, 2)] == [2, 1]
+        connection.sendall(request(OTHER)[-7:] + request())
+        assert [inputs(found) for found in answers(connection, 2)] == [2, 1]
+
+
+def test_heads_that_differ_are_told_apart(wire: Api, parsed_heads: list[bytes]) -> None:
+    with connected(wire) as connection:
+        for name in ("tiny", "nobody", "tiny", "tiny", "none"):
+            connection.sendall(request(BODY, f"/v1/models/{name}/predict"))
+            assert answers(connection, 1)[0][0] == (200 if name == "tiny" else 404)
+        connection.sendall(request(BODY, PATH, "X-Request-Id: mine"))
+        assert answers(connection, 1)[0][1]["x-request-id"] == "mine"
+        connection.sendall(request(BODY, PATH, "X-Request-Id: mini"))
+        assert answers(connection, 1)[0][1]["x-request-id"] == "mini"
+    assert len(parsed_heads) == 6  # all but one
+
+
+def test_a_key_that_is_taken_away_is_refused_though_its_head_is_known(tmp_path: Path) -> None:
+    build(tmp_path / "bundles", TINY)
+    keys = tmp_path / "keys"
+    alice, bob = (append_key(keys, name, name, "predict") for name in ("alice", "bob"))
+    without_alice = "".join(line for line in keys.read_text().splitlines(keepends=True) if "alice" not in line)
+    with served(tmp_path, keys=keys) as api, connected(api) as connection:
+
+        def status(key: str) -> int:
+            connection.sendall(request(BODY, PATH, f"Authorization: Bearer {key}"))
+            return answers(connection, 1)[0][0]
+
+        assert [status(key) for key in (alice, alice, bob, alice, f"{alice[:-1]}_")] == [200, 200, 200, 200, 401]
+        assert [status(alice), status(alice)] == [200, 200]
+        keys.write_text(without_alice)
+        give_up = time.monotonic() + 10
+        while status(alice) == 200:
+            assert time.monotonic() < give_up
+        assert [status(alice), status(bob), status(bob)] == [401, 200, 200]
+
+
+def test_a_connection_that_waits_is_closed_after_its_time_and_not_before(
+    wire: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = protocol.PredictProtocol.connection_made
+
+    def impatient(self: protocol.PredictProtocol, transport: asyncio.Transport) -> None:
+        made(self, transport)
+        self.timeout_keep_alive = 0.6  # type: ignore[assignment]
+
+    monkeypatch.setattr(protocol.PredictProtocol, "connection_made", impatient)
+    with connected(wire) as connection:
+        for _ in range(4):
+            connection.sendall(request())
+            assert inputs(answers(connection, 1)[0]) == 1
+            time.sleep(0.3)  # together longer than it may wait
+        started = time.monotonic()
+        assert connection.recv(1) == b""
+        assert 0.1 < time.monotonic() - started < 5

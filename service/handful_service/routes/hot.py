@@ -37,45 +37,57 @@ class _Route:
 _ROUTE = _Route(PATH)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Admitted:
-    """A call that may be answered, as far as its headers tell."""
+    """What the head of a call comes to: a caller who may predict, and what is asked.
+
+    Attributes:
+        keys: What the caller was found in; see `Guard.known`.
+    """
 
     service: Service
     caller: Caller
-    call: Call | None
+    keys: object
     model: str
     content_type: str
     query: bytes
 
-    def prepared(self, content: bytes) -> Prepared:
-        """The call with its body.
+    def holds(self, state: State) -> bool:
+        """Whether all this is still so."""
+        return state.service is self.service and state.guard.known() is self.keys
+
+    def begin(self, call: Call | None) -> None:
+        """Let a call begin.
+
+        Raises:
+            Overloaded: too much is waiting.
+        """
+        identify(call, self.caller.tenant, learns=False)
+        self.service.models.refuse_if_saturated(self.model)
+
+    def prepared(self, call: Call | None, content: bytes) -> Prepared:
+        """A call with its body.
 
         Raises:
             HandfulError: it is not valid.
         """
-        wire = Wire(self.content_type, self.query, content)
-        return prepared(self.service, self.caller, self.call, self.model, wire)
+        return prepared(self.service, self.caller, call, self.model, Wire(self.content_type, self.query, content))
 
 
-def admit(
-    state: State, call: Call | None, model: str, query: bytes, headers: Sequence[tuple[bytes, bytes]]
-) -> Admitted:
+def admit(state: State, model: str, query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Admitted:
     """What can be said of a call before its body is read.
 
     Raises:
-        HandfulError: the caller may not predict, too much is waiting, or the body is of another kind.
+        HandfulError: the caller may not predict, or the body is of another kind.
     """
     guard: Guard = state.guard
     caller = guard.caller(headers, "predict")
-    identify(call, caller.tenant, learns=False)
     service: Service | None = state.service
     if service is None:
         raise NotReady(LOADING)
-    service.models.refuse_if_saturated(model)
     content_type = _header(headers, b"content-type")
     check_media(content_type)
-    return Admitted(service, caller, call, model, content_type, query)
+    return Admitted(service, caller, guard.known(), model, content_type, query)
 
 
 class HotPredict:
@@ -99,8 +111,9 @@ class HotPredict:
             await self._app(scope, receive, send)
             return
         scope["route"] = _ROUTE
-        call = admit(self._state, CALL.get(), found[1], scope["query_string"], scope["headers"])
-        content = await call.prepared(await _body(receive)).answer()
+        call, admitted = CALL.get(), admit(self._state, found[1], scope["query_string"], scope["headers"])
+        admitted.begin(call)
+        content = await admitted.prepared(call, await _body(receive)).answer()
         headers = [(b"content-length", b"%d" % len(content)), MEDIA]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
