@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,36 @@ def test_it_sees_what_was_committed_before_at_once_and_what_the_store_says(found
         revision = put(store, expected=revision)
     store.delete(ALICE, expected=None)
     assert quick.find([ALICE]) == {}
+
+
+def test_what_was_read_is_read_again_only_after_a_commit_by_whatever_process(
+    tmp_path: Path, found: tuple[Store, SqliteHeads]
+) -> None:
+    store, quick = found
+    revision, other = put(store), put(store, OTHERS[0])
+    quick.find([ALICE])
+    reads: list[str] = []
+    connection: Any = quick._connection
+    connection.set_trace_callback(lambda statement: reads.append(statement) if "SELECT" in statement else None)
+    for _ in range(5):
+        assert quick.find([ALICE, OTHERS[0]]) == {ALICE: revision, OTHERS[0]: other}
+    assert len(reads) == 1  # of the other one
+    script = f"import sqlite3; c = sqlite3.connect({str(tmp_path / 'handful.db')!r}); c.execute('UPDATE adaptations SET revision = 77 WHERE tenant = ?', ('acme',)); c.commit()"  # noqa: E501
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert quick.find([ALICE, OTHERS[0]]) == {ALICE: 77, OTHERS[0]: other}
+    assert len(reads) == 3
+    store.delete(ALICE, expected=None)
+    assert quick.find([ALICE, OTHERS[0]]) == {OTHERS[0]: other}
+
+
+def test_no_more_are_remembered_than_may_be(monkeypatch: pytest.MonkeyPatch, found: tuple[Store, SqliteHeads]) -> None:
+    store, quick = found
+    monkeypatch.setattr(heads, "MOST_KNOWN", 1)
+    expected = {key: put(store, key) for key in OTHERS}
+    for _ in range(2):
+        for key in OTHERS:
+            assert quick.find([key]) == {key: expected[key]}
+            assert len(quick._known) <= 2
 
 
 def test_tenants_models_and_ids_do_not_meet(found: tuple[Store, SqliteHeads]) -> None:

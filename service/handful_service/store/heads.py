@@ -9,12 +9,20 @@ from .values import Key
 
 _HEADS = f"SELECT id, revision FROM {ADAPTATIONS.name} WHERE tenant = ? AND model = ? AND id IN "  # noqa: S608 (a constant)
 
+_CHANGES = "PRAGMA data_version"
+"""Another number than before if any other connection, of whatever process, has committed something since."""
+
+MOST_KNOWN = 2**17
+"""Revisions that are remembered, while nothing is committed."""
+
 MOST = 64
 """Keys of one call that are looked up here: more would hold the event loop up."""
 
 
 class SqliteHeads:
     """A connection of its own, which only reads. Each look-up sees all that was committed before it, by whomever.
+
+    A revision that was read holds until somebody commits, which SQLite tells in less time than it reads one.
 
     In WAL mode a reader never waits for a writer. Where SQLite says that it cannot answer at once, whatever the reason,
     the caller has to ask the store itself, which waits, and tells what is wrong.
@@ -26,6 +34,8 @@ class SqliteHeads:
     def __init__(self, path: str) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
+        self._known: dict[Key, int] = {}
+        self._as_of: int | None = None
 
     def find(self, keys: Sequence[Key]) -> dict[Key, int] | None:
         """The current revisions of those adaptations that exist; None where SQLite cannot answer at once."""
@@ -34,11 +44,22 @@ class SqliteHeads:
         try:
             if self._connection is None:
                 self._connection = self._connect()
+            as_of = self._connection.execute(_CHANGES).fetchone()[0]
+            if as_of != self._as_of or len(self._known) > MOST_KNOWN:
+                self._known.clear()
+                self._as_of = as_of
             found: dict[Key, int] = {}
-            for (tenant, model), ids in _by_model(keys).items():
-                marks = ",".join("?" * len(ids))
-                for name, revision in self._connection.execute(f"{_HEADS}({marks})", (tenant, model, *ids)).fetchall():
-                    found[Key(tenant, model, name)] = int(revision)
+            others: list[Key] = []
+            for key in keys:
+                revision = self._known.get(key)
+                if revision is None:
+                    others.append(key)
+                else:
+                    found[key] = revision
+            if others:
+                read = _read(self._connection, others)  # perhaps what was committed just now: then it is read again
+                self._known.update(read)
+                found.update(read)
         except sqlite3.Error:
             self.close()
             return None
@@ -56,6 +77,17 @@ class SqliteHeads:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+            self._known.clear()
+            self._as_of = None
+
+
+def _read(connection: sqlite3.Connection, keys: Sequence[Key]) -> dict[Key, int]:
+    found: dict[Key, int] = {}
+    for (tenant, model), ids in _by_model(keys).items():
+        marks = ",".join("?" * len(ids))
+        for name, revision in connection.execute(f"{_HEADS}({marks})", (tenant, model, *ids)).fetchall():
+            found[Key(tenant, model, name)] = int(revision)
+    return found
 
 
 def _by_model(keys: Sequence[Key]) -> dict[tuple[str, str], list[str]]:
