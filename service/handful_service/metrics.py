@@ -31,7 +31,7 @@ class Metrics:
             keep_in(folder)
         self._folder = folder
         self._noted: deque[tuple[Callable[[float], None], float]] = deque()
-        self._settle_at: asyncio.TimerHandle | None = None
+        self._settle_at: asyncio.Handle | None = None
         self._answered: dict[tuple[str, str, int], Callable[[float], None]] = {}
         self.registry = CollectorRegistry()
         self.requests = Counter(
@@ -71,15 +71,15 @@ class Metrics:
             "handful_worker_restarts", "Workers started in place of one that ended.", registry=self.registry
         )
 
-    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count an answered request, soon. What a label's values lead to is looked up once."""
+    def answered(self, method: str, route: str, status: int, seconds: float, *, busy: bool = False) -> None:
+        """Note an answered request, to be counted when its answer is sent, or, while others are under way, later."""
         key = (method, route, status)
         found = self._answered.get(key)
         if found is None:
             found = self._answered[key] = self._counting(method, route, status)
         self._noted.append((found, seconds))
         if self._settle_at is None:
-            self._settle_soon()
+            self._settle_soon(busy)
 
     def _counting(self, method: str, route: str, status: int) -> Callable[[float], None]:
         count, times = self.requests.labels(method, route, status), self.seconds.labels(route)
@@ -90,13 +90,13 @@ class Metrics:
 
         return counted
 
-    def _settle_soon(self) -> None:
+    def _settle_soon(self, busy: bool) -> None:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # nobody would do it later
             self.settle()
         else:
-            self._settle_at = loop.call_later(SETTLE_S, self.settle)
+            self._settle_at = loop.call_later(SETTLE_S, self.settle) if busy else loop.call_soon(self.settle)
 
     def settle(self) -> None:
         """Count all that was noted: many at a time take less than each where it happens, between other work."""

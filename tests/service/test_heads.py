@@ -74,8 +74,11 @@ def test_what_was_read_is_read_again_only_after_a_commit_by_whatever_process(
     for _ in range(5):
         assert quick.find([ALICE, OTHERS[0]]) == {ALICE: revision, OTHERS[0]: other}
     assert len(reads) == 1  # of the other one
-    script = f"import sqlite3; c = sqlite3.connect({str(tmp_path / 'handful.db')!r}); c.execute('UPDATE adaptations SET revision = 77 WHERE tenant = ?', ('acme',)); c.commit()"  # noqa: E501
-    subprocess.run([sys.executable, "-c", script], check=True)
+    script = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]);"
+        "c.execute('UPDATE adaptations SET revision = 77 WHERE tenant = ?', ('acme',)); c.commit()"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "handful.db")], check=True)
     assert quick.find([ALICE, OTHERS[0]]) == {ALICE: 77, OTHERS[0]: other}
     assert len(reads) == 3
     store.delete(ALICE, expected=None)

@@ -197,9 +197,9 @@ def _class_of_few(
 
 
 def _softmax_of_few(row: list[float], places: Sequence[int], temperature: float) -> list[float]:
-    logits = [row[place] / temperature for place in places]
+    logits = row if len(row) == len(places) else [row[place] for place in places]
     most = max(logits)
-    raised = [math.exp(logit - most) for logit in logits]  # of what is infinite, NaN
+    raised = [math.exp((logit - most) / temperature) for logit in logits]  # of what is infinite, NaN
     total = sum(raised)
     return [part / total for part in raised]
 

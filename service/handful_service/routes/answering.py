@@ -7,19 +7,21 @@ shows and the tests hold every answer to: building that model first would cost m
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic_core import to_json
+import msgspec
 
 from ..errors import HandfulError
 from ..predictor.outcomes import Outcome, Prediction
-from ..predictor.reading import LabelsAnswer, NumberAnswer
+from ..predictor.reading import Answer, ClassAnswer, LabelsAnswer, NumberAnswer
 from ..predictor.refs import Ask
 from ..problems import problem_body
+
+_encode = msgspec.json.Encoder().encode
 
 
 def answer_json(model: str, version: int, asks: Sequence[Ask], outcomes: Sequence[Outcome]) -> bytes:
     """A `PredictAnswer` as JSON, without what is None."""
     predictions = [part for ask, found in zip(asks, outcomes, strict=True) for part in _parts(ask, found)]
-    return to_json({"model": model, "version": version, "predictions": predictions})
+    return _encode({"model": model, "version": version, "predictions": predictions})
 
 
 def _parts(ask: Ask, outcome: Outcome) -> list[dict[str, Any]]:
@@ -29,31 +31,29 @@ def _parts(ask: Ask, outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _prediction(prediction: Prediction) -> dict[str, Any]:
-    found = _read(prediction)
+    found = _read(prediction.answer)
     found["used"] = prediction.used
-    more = (
-        ("task", prediction.task),
-        ("adaptation", prediction.adaptation),
-        ("revision", prediction.revision),
-        ("folded", prediction.folded or None),
-    )
-    for name, value in more:
-        if value is not None:
-            found[name] = value
+    if prediction.task is not None:
+        found["task"] = prediction.task
+    if prediction.adaptation is not None:
+        found["adaptation"] = prediction.adaptation
+    if prediction.revision is not None:
+        found["revision"] = prediction.revision
+    if prediction.folded:
+        found["folded"] = prediction.folded
     return found
 
 
-def _read(prediction: Prediction) -> dict[str, Any]:
-    answer = prediction.answer
+def _read(answer: Answer) -> dict[str, Any]:
     if isinstance(answer, NumberAnswer):
         return {"kind": "number", "value": answer.value, "interval": answer.interval}
+    found: dict[str, Any]
     if isinstance(answer, LabelsAnswer):
-        found: dict[str, Any] = {"kind": "labels", "labels": answer.labels}
-        if answer.scores is not None:
-            found["scores"] = answer.scores
-        return found
-    found = {"kind": "class", "label": answer.label, "score": answer.score}
-    for name, value in (("scores", answer.scores), ("set", answer.set), ("abstained", answer.abstained)):
-        if value is not None:
-            found[name] = value
+        found = {"kind": "labels", "labels": answer.labels}
+    else:
+        found = {"kind": "class", "label": answer.label, "score": answer.score}
+    if answer.scores is not None:
+        found["scores"] = answer.scores
+    if isinstance(answer, ClassAnswer) and answer.set is not None:
+        found["set"], found["abstained"] = answer.set, answer.abstained
     return found
