@@ -136,6 +136,8 @@ def runs_of(job: Job, plan: Plan, repetition: int) -> Iterator[Run]:
     asked = [work for work in plan.workloads if work.model == job.model and (work.form == "json" or is_ours(job))]
     if not job.default:  # what is beside the default is compared at the ends only
         asked = [work for work in asked if work.rows == 1 and work.form == "json"]
+    if not asked:
+        return
     with job.start() as up:
         if is_ours(job) and asked[0].personal:
             asyncio.run(make_users(up, job.model, plan.users))
