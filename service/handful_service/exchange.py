@@ -17,6 +17,8 @@ from .routes.predict import PATH, Prepared
 
 _OK = 200
 
+_ANSWER = STATUS_LINE[_OK] + b"%bcontent-length: %d\r\n" + b"%b: %b\r\n" % MEDIA + b"x-request-id: %b\r\n%b\r\n%b"
+
 T = TypeVar("T")
 
 
@@ -139,20 +141,17 @@ class Exchange:
         protocol = self._protocol
         if self.disconnected or protocol.transport.is_closing():
             return
-        if isinstance(found, Refusal):
-            status, content, more = found.status, found.content, found.headers
-        else:
-            status, content, more = _OK, found, [(b"content-length", b"%d" % len(found)), MEDIA]
         usual, closes = protocol.usual_head()
-        lines = [STATUS_LINE[status], usual]
-        for name, value in (*more, (b"x-request-id", self._passage.request_id.encode("ascii"))):
-            lines += (name, b": ", value, b"\r\n")
+        last = b"" if self.keep_alive or closes else b"connection: close\r\n"
+        name = self._passage.request_id.encode("ascii")
+        if isinstance(found, Refusal):
+            more = b"".join([b"%b: %b\r\n" % pair for pair in found.headers])
+            parts = STATUS_LINE[found.status], usual, more, name, last, found.content
+            protocol.transport.write(b"%b%b%bx-request-id: %b\r\n%b\r\n%b" % parts)
+        else:
+            protocol.transport.write(_ANSWER % (usual, len(found), name, last, found))
         if closes:
             self.keep_alive = False
-        elif not self.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines += (b"\r\n", content)
-        protocol.transport.write(b"".join(lines))
         self.response_complete = True
         if not self.keep_alive:
             protocol.transport.close()

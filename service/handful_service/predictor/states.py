@@ -168,9 +168,10 @@ class States:
             least: The least revision.
         """
         key = Key(caller.tenant, served.manifest.name, name)
-        heads = self._store.heads_now([key])
-        revision = heads.get(key, 0) if heads is not None else 0
-        held = pins.find((key, served.digest, revision)) if revision >= max(least, 1) else None
+        revision = self._store.head_now(key)
+        if revision is None or revision < least:
+            return None
+        held = pins.find((key, served.digest, revision))
         return None if held is None else (held, revision)
 
     async def pin(

@@ -37,6 +37,16 @@ class SqliteHeads:
         self._known: dict[Key, int] = {}
         self._as_of: int | None = None
 
+    def find_one(self, key: Key) -> int | None:
+        """The current revision of an adaptation, where it is remembered; None where `find` has to be asked."""
+        if self._connection is None:
+            return None
+        try:
+            as_of = self._connection.execute(_CHANGES).fetchone()[0]
+        except sqlite3.Error:
+            return None
+        return self._known.get(key) if as_of == self._as_of else None
+
     def find(self, keys: Sequence[Key]) -> dict[Key, int] | None:
         """The current revisions of those adaptations that exist; None where SQLite cannot answer at once."""
         if len(keys) > MOST:

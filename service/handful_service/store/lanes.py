@@ -61,6 +61,13 @@ class AsyncStore:
         """As `Store.heads`, of a few keys in SQLite; None where that cannot be told at once."""
         return None if self._heads is None else self._heads.find(keys)
 
+    def head_now(self, key: Key) -> int | None:
+        """The current revision of an adaptation in SQLite; None where there is none, or it cannot be told at once."""
+        if self._heads is None:
+            return None
+        revision = self._heads.find_one(key)
+        return (self._heads.find([key]) or {}).get(key) if revision is None else revision
+
     async def heads(self, keys: Sequence[Key]) -> dict[Key, int]:
         """As `Store.heads`; a few of SQLite are looked up right here."""
         found = self.heads_now(keys)
