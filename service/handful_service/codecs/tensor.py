@@ -4,7 +4,8 @@ import base64
 import binascii
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import chain
 from typing import Any
 
@@ -54,10 +55,16 @@ def _packed(values: Sequence[Any], spec: InputSpec, shape: tuple[int, ...]) -> A
     if not flat:
         return None
     try:
-        content = struct.pack(f"<{len(flat)}f", *flat)
+        content = _packer(len(flat))(*flat)
     except OverflowError:
         return None
-    return np.frombuffer(content, "<f4").reshape(-1, *shape)
+    return np.frombuffer(content, "<f4").reshape(len(values), *shape)
+
+
+@lru_cache(maxsize=256)
+def _packer(count: int) -> Callable[..., bytes]:
+    """Packs so many floats, and refuses one that is too large, which it does in an order that is named only."""
+    return struct.Struct(f"<{count}f").pack
 
 
 def _looked_at(values: Sequence[Any], spec: InputSpec, shape: tuple[int, ...], fields: Sequence[str]) -> Array:
