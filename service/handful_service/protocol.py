@@ -10,6 +10,7 @@ again.
 
 import math
 import re
+from collections.abc import Callable
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from starlette.datastructures import State
@@ -34,6 +35,7 @@ class PredictProtocol(HttpToolsProtocol):
 
     porter: Porter
     state: State
+    on_lost: Callable[[], None]
 
     _hot: Exchange | None = None
     """A call whose body has yet to be seen whole."""
@@ -189,6 +191,7 @@ class PredictProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
+        self.on_lost()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, as a problem like any other, and close."""
@@ -219,11 +222,12 @@ def _without_upgrade(value: bytes) -> bytes:
     return b", ".join(token for token in tokens if token.lower() not in (b"upgrade", b"http2-settings"))
 
 
-def protocol_of(porter: Porter, state: State) -> type[HttpToolsProtocol]:
+def protocol_of(porter: Porter, state: State, on_lost: Callable[[], None]) -> type[HttpToolsProtocol]:
     """The protocol of an app.
 
     Args:
         porter: Lets the app's requests in and out.
         state: The app's own.
+        on_lost: Told of the end of each connection, once it is not counted any more; a bound method.
     """
-    return type("PredictProtocolOfApp", (PredictProtocol,), {"porter": porter, "state": state})
+    return type("PredictProtocolOfApp", (PredictProtocol,), {"porter": porter, "state": state, "on_lost": on_lost})

@@ -70,6 +70,9 @@ class FeedbackExample(Wire):
 Text = Annotated[str, StringConstraints(max_length=2**20)]
 
 
+_BY_ID = {"id"}
+
+
 class OneTask(Wire):
     """A task that is described: by its id, by metadata, by a text, or by an id with metadata.
 
@@ -82,6 +85,8 @@ class OneTask(Wire):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "OneTask":
+        if self.model_fields_set == _BY_ID and self.id is not None:  # as most are
+            return self
         given = {name for name in type(self).model_fields if getattr(self, name) is not None}
         ways = given - {"metadata"}
         if not given or len(ways) > 1 or ("metadata" in given and "text" in ways):

@@ -36,12 +36,15 @@ class Server(uvicorn.Server):
         self._settings = settings
         self._app = create_app(settings, self.fail, self.is_ready, metrics=metrics)
         self.config.app = self._app
-        self.config.http = protocol_of(self._app.state.porter, self._app.state)
+        self.config.http = protocol_of(self._app.state.porter, self._app.state, self.lost)
 
     @property
     def exit_code(self) -> int:
         """Of the process, when it has ended."""
         return 0 if self.started and self.failure is None else 1
+
+    def lost(self) -> None:
+        """A connection ended."""
 
     def fail(self, error: BaseException) -> None:
         """Note why the service can never be ready, and end."""

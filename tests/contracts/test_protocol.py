@@ -436,3 +436,22 @@ def test_a_connection_that_waits_is_closed_after_its_time_and_not_before(
         started = time.monotonic()
         assert connection.recv(1) == b""
         assert 0.1 < time.monotonic() - started < 5
+
+
+def test_the_end_of_a_connection_is_told_once_it_is_not_counted(wire: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[int] = []
+    end = protocol.PredictProtocol.connection_lost
+
+    def noted(self: protocol.PredictProtocol, exc: Exception | None) -> None:
+        self.on_lost = lambda: lost.append(self in self.connections)  # type: ignore[assignment, misc]
+        end(self, exc)
+
+    monkeypatch.setattr(protocol.PredictProtocol, "connection_lost", noted)
+    for _ in range(2):
+        with connected(wire) as connection:
+            connection.sendall(request())
+            assert inputs(answers(connection, 1)[0]) == 1
+    give_up = time.monotonic() + 10
+    while len(lost) < 2:
+        assert time.monotonic() < give_up
+    assert not any(lost)  # those of other tests may be among them

@@ -132,3 +132,32 @@ def test_a_worker_tells_what_it_took_before_it_reads_and_what_is_closed_later() 
         taker.close()
 
     asyncio.run(run())
+
+
+def test_connections_that_end_together_are_told_at_once_and_once() -> None:
+    async def run() -> None:
+        ours, its = pair()
+        ours.setblocking(False)
+
+        def adopt(connection: socket.socket) -> asyncio.Future[None]:
+            connection.close()
+            return asyncio.ensure_future(asyncio.sleep(0))
+
+        taker = Taker(its, adopt, lambda: 0)
+        with ours, connections(3) as ends:
+            for one in ends:
+                socket.send_fds(ours, [b"c"], [one.fileno()])
+            await asyncio.sleep(0.05)
+            ours.recv(4096)
+            taker._told = (0, 0)  # as if nobody knew
+            for _ in range(3):
+                taker.tell_soon()
+            await asyncio.sleep(0.01)
+            assert ours.recv(4096) == (3).to_bytes(8, "big") * 2
+            taker.tell_soon()  # there is nothing new
+            await asyncio.sleep(0.01)
+            with pytest.raises(BlockingIOError):
+                ours.recv(16)
+        taker.close()
+
+    asyncio.run(run())

@@ -88,12 +88,17 @@ class Served:
         key = (held.task, held.labels, held.shots)
         found = self._readings.get(key)
         if found is None:
-            output, columns = self.reader(held.task)
-            found = Reading(output, held.labels, held.shots, columns)
             if len(self._readings) >= MOST_READINGS:
                 self._readings.clear()
-            self._readings[key] = found
+            found = self._readings[key] = self._reading(held)
         return found
+
+    def _reading(self, held: Held) -> Reading:
+        """As `reading`; tasks whose readers are equal have one, so that their rows are read together."""
+        output, columns = self.reader(held.task)
+        shots = held.shots if output.calibration else 0.0  # which nothing else depends on
+        alike = (output.model_dump_json(), columns.start, columns.stop, held.labels, shots)
+        return self._readings.setdefault(alike, Reading(output, held.labels, shots, columns))
 
     def rules(self, task: str | None = None, *, described: bool = False) -> Labelling:
         """The rules of the labels of a known task, or of all.

@@ -51,12 +51,17 @@ class _WorkerServer(Server):
         self.started = True
 
     async def on_tick(self, counter: int) -> bool:
-        """What is told now and then: the connections, and what the caches hold."""
+        """What is told now and then: connections that could not be told at once, and what the caches hold."""
         if self._taker is not None:
             self._taker.tell()
         if counter % TICKS_PER_LOOK == 0 and self._app.state.service is not None:
             self._app.state.service.observe_caches()
         return await super().on_tick(counter)
+
+    def lost(self) -> None:
+        """Tell the supervisor soon: who comes next shall find the worker that has the fewest now."""
+        if self._taker is not None:
+            self._taker.tell_soon()
 
     def fail(self, error: BaseException) -> None:
         """Tell the supervisor, and end."""

@@ -126,11 +126,13 @@ class Taker:
         self._end, self._adopt, self._count = end, adopt, count
         self._taken = self._adopted = self._closed = 0
         self._told = (0, 0)
+        self._telling: asyncio.Handle | None = None
         end.setblocking(False)
         asyncio.get_running_loop().add_reader(end, self._take)
 
     def tell(self) -> None:
         """Tell the supervisor what has changed since it was last told."""
+        self._telling = None
         if self._taken == self._adopted:  # else some are counted already, or not yet
             self._closed = self._taken - self._count()
         now = self._taken, self._closed
@@ -139,6 +141,11 @@ class Taker:
             with contextlib.suppress(OSError):
                 self._end.send(_RECORD.pack(*now))
                 self._told = now
+
+    def tell_soon(self) -> None:
+        """As `tell`, once for all connections that end in this turn of the loop."""
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_soon(self.tell)
 
     def close(self) -> None:
         """Take no more."""
