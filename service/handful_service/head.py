@@ -51,7 +51,7 @@ class Head:
         """
         end = len(request) - len(body)
         lengths = list(_LENGTH.finditer(request, 0, end))
-        once = request.lower().count(b"content-length", 0, end) == 1
+        once = request[:end].lower().count(b"content-length") == 1
         if not self.keep_alive or request.find(_END) != end - len(_END) or len(lengths) != 1 or not once:
             return False
         self._before, self._after = request[: lengths[0].start(1)], request[lengths[0].end(1) : end]

@@ -81,6 +81,7 @@ class PredictProtocol(HttpToolsProtocol):
         except HttpParserError:
             self.send_400_response("")
             return
+        self._piece = None
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
