@@ -52,11 +52,12 @@ class Head:
         end = len(request) - len(body)
         lengths = list(_LENGTH.finditer(request, 0, end))
         once = request[:end].lower().count(b"content-length") == 1
-        if not self.keep_alive or request.find(_END) != end - len(_END) or len(lengths) != 1 or not once:
+        whole = request.find(_END) == end - len(_END)
+        if not (self.keep_alive and whole and once and len(lengths) == 1 and int(lengths[0][1]) == len(body)):
             return False
         self._before, self._after = request[: lengths[0].start(1)], request[lengths[0].end(1) : end]
         self.fields.pop(b"content-length", None)  # another request has another
-        return int(lengths[0][1]) == len(body)
+        return True
 
     def body(self, request: bytes) -> bytes | None:
         """The body of a request whose head is this one but for its length; None where it is another, or not whole.

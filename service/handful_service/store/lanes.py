@@ -57,10 +57,6 @@ class AsyncStore:
         self._reads = _Lane("store-read", readers, max_waiting)
         self._writes = _Lane("store-write", 1, max_waiting)
 
-    def heads_now(self, keys: Sequence[Key]) -> dict[Key, int] | None:
-        """As `Store.heads`, of a few keys in SQLite; None where that cannot be told at once."""
-        return None if self._heads is None else self._heads.find(keys)
-
     def head_now(self, key: Key) -> int | None:
         """The current revision of an adaptation in SQLite; None where there is none, or it cannot be told at once."""
         if self._heads is None:
@@ -70,7 +66,7 @@ class AsyncStore:
 
     async def heads(self, keys: Sequence[Key]) -> dict[Key, int]:
         """As `Store.heads`; a few of SQLite are looked up right here."""
-        found = self.heads_now(keys)
+        found = None if self._heads is None else self._heads.find(keys)
         return await self._reads.run(self._store.heads, keys) if found is None else found
 
     async def get(self, key: Key) -> Adaptation | None:
