@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         head, found, rest = self._got.partition(b"\r\n\r\n")
         if not found or self._waiting is None:
             return
-        if len(rest) >= _length(head):
+        if len(rest) >= length_of(head):
             self._got = b""
             if not self._waiting.done():
                 self._waiting.set_result((head, rest))
@@ -84,7 +84,8 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
-def _length(head: bytes) -> int:
+def length_of(head: bytes) -> int:
+    """The bytes of the body behind a head."""
     for line in head.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":

@@ -9,6 +9,7 @@ machine with it. The capacity is that of a closed loop; then calls leave in an o
 
 import argparse
 import asyncio
+import math
 import random
 import statistics
 import sys
@@ -19,22 +20,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvloop
 from loadtests.client import Pool, Request, pool
+from loadtests.firing import Sender
 from loadtests.generating import closed_loop, departures
 from loadtests.holding import Figure, finish, provenance, ratio, table
 from loadtests.peers.bundles import fixed, queries, write_bundle
 from loadtests.peers.graphs import PIXELS
-from loadtests.process import server, worker_flags
+from loadtests.process import Running, server, worker_flags
 
-ROWS = 16
+ROWS = 64
 BODIES = 32
 CONNECTIONS = 16
 MOST_CONNECTIONS = 2000
 WARM_UP_S = 2.0
 BELOW, BEYOND = 0.8, 3.0
 """Rates of the open loops, in capacities."""
+
+SETTLE_S = 0.5
+"""Until the server knows that connections ended: new ones go to the worker that has the fewest."""
 
 GOODPUT, P99, REFUSED_MS = 0.9, 3.0, 5.0
 SATURATED, QUOTA = 503, 429
@@ -45,6 +51,9 @@ class Seen:
     """What became of the calls of one open loop.
 
     Attributes:
+        seconds: While calls left.
+        end: When the last one left.
+        in_time: Calls that were answered with 200 by then.
         accepted: Seconds of each call that was answered with 200, from the time at which it should have left.
         refused: Seconds of each 503, from the time at which it was sent.
         statuses: How often each status came; 0 is a broken connection.
@@ -52,6 +61,8 @@ class Seen:
     """
 
     seconds: float = 0.0
+    end: float = math.inf
+    in_time: int = 0
     accepted: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
@@ -63,6 +74,7 @@ class Seen:
         self.statuses[status] += 1
         if status == 200:
             self.accepted.append(now - intended)
+            self.in_time += now <= self.end
         elif status in (SATURATED, QUOTA):
             self.refused.append(now - sent)
             self.unsaid += b"\r\nretry-after:" not in head.lower()
@@ -70,7 +82,7 @@ class Seen:
     def figures(self) -> dict[str, Any]:
         """Goodput and percentiles, in milliseconds."""
         return {
-            "goodput_per_s": len(self.accepted) / self.seconds,
+            "goodput_per_s": self.in_time / self.seconds,
             "p50_ms": percentile_ms(self.accepted, 50),
             "p99_ms": percentile_ms(self.accepted, 99),
             "refused_p50_ms": percentile_ms(self.refused, 50),
@@ -103,24 +115,14 @@ def calls(deadline_ms: int | None) -> list[Request]:
 CALLS: list[Request] = []
 
 
-async def open_loop(send: Pool, *, rate: float, seconds: float, seed: int) -> Seen:
+async def open_loop(
+    sender: Sender, seen: Seen, wires: Sequence[bytes], *, rate: float, seconds: float, seed: int
+) -> None:
     """Calls that leave at a rate on average, whatever the server does."""
     rng = random.Random(seed)
-    plan = [(at, call(rng)) for at in departures(rng, rate, seconds)]
-    seen, under_way, start = Seen(), [], time.perf_counter()
-
-    async def one(intended: float, request: Request) -> None:
-        sent = time.perf_counter()
-        status, head, _ = await send.exchange(request)
-        seen.take(status, head, intended, sent)
-
-    for at, request in plan:
-        if (early := start + at - time.perf_counter()) > 0:
-            await asyncio.sleep(early)
-        under_way.append(asyncio.create_task(one(start + at, request)))
-    await asyncio.gather(*under_way)
-    seen.seconds = time.perf_counter() - start
-    return seen
+    after_s = list(departures(rng, rate, seconds))
+    seen.seconds, seen.end = seconds, time.perf_counter() + seconds
+    await sender.send([rng.choice(wires) for _ in after_s], after_s)
 
 
 async def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -129,20 +131,30 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
         write_bundle(Path(folder) / "conv4", "conv4", *fixed("conv4"))
         with server(bundles=folder, key=True, flags=worker_flags(arguments.workers)) as running:
             async with pool(running.url, most=MOST_CONNECTIONS, key=running.key) as send:
-                return await measure(send, arguments)
+                return await measure(running, send, arguments)
 
 
-async def measure(send: Pool, arguments: argparse.Namespace) -> dict[str, Any]:
+async def measure(running: Running, send: Pool, arguments: argparse.Namespace) -> dict[str, Any]:
     """The figures of every repetition."""
+    address = urlsplit(running.url)
+    wires = [request.wire(address.netloc, running.key) for request in CALLS]
+
+    async def beside(rate: float, seed: int) -> dict[str, Any]:
+        seen = Seen()
+        sender = Sender(address.hostname or "127.0.0.1", address.port or 80, seen.take)
+        await open_loop(sender, seen, wires, rate=rate, seconds=arguments.seconds, seed=seed)
+        sender.close()
+        await asyncio.sleep(SETTLE_S)
+        return seen.figures()
+
     loop: dict[str, Any] = {"connections": CONNECTIONS, "seconds": arguments.seconds}
     await closed_loop(send.send, call, **{**loop, "seconds": WARM_UP_S}, seed=0)
     runs = []
     for seed in range(arguments.repetitions):
         full = await closed_loop(send.send, call, **loop, seed=seed)
         peak = full.answered / full.seconds
-        below = await open_loop(send, rate=BELOW * peak, seconds=arguments.seconds, seed=seed)
-        beyond = await open_loop(send, rate=BEYOND * peak, seconds=arguments.seconds, seed=seed)
-        runs.append({"peak_per_s": peak, "below": below.figures(), "beyond": beyond.figures()})
+        below, beyond = await beside(BELOW * peak, seed), await beside(BEYOND * peak, seed)
+        runs.append({"peak_per_s": peak, "below": below, "beyond": beyond})
     return {"runs": runs, **{name: together([run[name] for run in runs]) for name in ("below", "beyond")}}
 
 

@@ -31,6 +31,7 @@ from loadtests.peers.graphs import LABELS
 from loadtests.process import TENANT, Running, server, worker_flags
 from loadtests.tree import cpu_s, pss_mb
 
+from handful_service.assembly import ENTRY_BYTES
 from handful_service.bundle.parts import TensorSpec
 from handful_service.cache import StateCache
 from handful_service.engine.slots import SlotTables
@@ -123,7 +124,7 @@ def medians(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def many(work: Path, users: int, slots: int, state_bytes: int) -> Iterator[Running]:
     """A server with so many adaptations in its store, and a cache for so many states."""
     bundles = str(work / "bundles")
-    flags = [*worker_flags(1), "--cache-bytes", str((slots + SPARE_SLOTS) * state_bytes)]
+    flags = [*worker_flags(1), "--cache-bytes", str((slots + SPARE_SLOTS) * (state_bytes + ENTRY_BYTES))]
     originals = min(ORIGINALS, users)
     store = work / "handful.db"
     if not store.exists():

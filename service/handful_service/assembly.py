@@ -10,8 +10,8 @@ from .bundle.repository import naming, open_repository
 from .cache import StateCache
 from .codecs.decode import tokenizer_of
 from .engine.engine import Engine, EngineLimits
-from .engine.runtime import RuntimeSettings, runtime_settings
-from .engine.scheduler import Scheduler
+from .engine.runtime import RuntimeSettings, give_way, runtime_settings
+from .engine.scheduler import Scheduler, learners_of
 from .engine.slots import SlotTables
 from .metrics import Metrics
 from .predictor.adapting import Adaptations
@@ -44,6 +44,7 @@ class Service:
     runtime: RuntimeSettings
     metrics: Metrics
     executors: tuple[ThreadPoolExecutor, ...]
+    decoder: ThreadPoolExecutor
     max_rows_per_call: int
     max_queued_rows: int
 
@@ -84,16 +85,21 @@ async def build_service(settings: Settings, metrics: Metrics) -> Service:
     """
     runtime = runtime_settings(settings.provider, settings.threads)
     log.info("runtime", extra=runtime.as_dict())
-    runs = ThreadPoolExecutor(runtime.threads, "handful-run")
+    runs = ThreadPoolExecutor(runtime.threads, "handful-run", initializer=give_way)
+    learns = ThreadPoolExecutor(learners_of(runtime.threads), "handful-learn", initializer=give_way)
     decoder = ThreadPoolExecutor(DECODERS, "handful-decode")
     scheduler = Scheduler(
-        runs, runtime.threads, inline_s=settings.inline_ms / 1000, max_queued_s=settings.max_queued_ms / 1000
+        runs,
+        runtime.threads,
+        learner=learns,
+        inline_s=settings.inline_ms / 1000,
+        max_queued_s=settings.max_queued_ms / 1000,
     )
     try:
         models, store = await _load_and_open(settings, runtime, scheduler, metrics)
     except BaseException:
-        runs.shutdown()
-        decoder.shutdown()
+        for executor in (runs, learns, decoder):
+            executor.shutdown()
         raise
     states = States(store, decoder)
     predictor = Predictor(states, decoder, RepeatedSupports(settings.support_cache_bytes))
@@ -105,7 +111,8 @@ async def build_service(settings: Settings, metrics: Metrics) -> Service:
         store=store,
         runtime=runtime,
         metrics=metrics,
-        executors=(runs, decoder),
+        executors=(runs, learns, decoder),
+        decoder=decoder,
         max_rows_per_call=settings.max_rows_per_call,
         max_queued_rows=settings.max_queued_rows,
     )
@@ -141,7 +148,7 @@ async def _load_and_open(
 
 async def _check_golden_requests(service: Service) -> None:
     """Answer the golden requests of all bundles beside each other; the first that is not valid, by name, is told."""
-    checks = (_check_one(service.predictor, served, service.executors[1]) for served in service.served)
+    checks = (_check_one(service.predictor, served, service.decoder) for served in service.served)
     for error in await asyncio.gather(*checks, return_exceptions=True):
         if isinstance(error, BaseException):
             raise error

@@ -72,9 +72,16 @@ class StateCache:
         """
         held = self.find(key)
         if held is None:
-            state = await self._loads.run(key, load)
-            held = self.find(key) or self._hold(key, state)
+            held = self.hold(key, await self._loads.run(key, load))
         return held
+
+    def hold(self, key: Hashable, state: TaskState) -> Held:
+        """The state of a key, pinned, of which it is known what it is.
+
+        Raises:
+            Overloaded: every slot is in use.
+        """
+        return self.find(key) or self._hold(key, state)
 
     def borrow(self, state: TaskState) -> Held:
         """A state that nothing keeps, in a slot, pinned.
@@ -140,6 +147,12 @@ class Pins:
     async def pin(self, key: Hashable, load: Load) -> Held:
         """As `StateCache.pin`."""
         held = await self._cache.pin(key, load)
+        self._held.append(held)
+        return held
+
+    def hold(self, key: Hashable, state: TaskState) -> Held:
+        """As `StateCache.hold`."""
+        held = self._cache.hold(key, state)
         self._held.append(held)
         return held
 

@@ -9,6 +9,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from .engine.calls import CALL
+from .errors import HandfulError, Overloaded
 from .head import Head
 from .porter import Porter, Refusal
 from .predictor.direct import Direct
@@ -74,6 +75,19 @@ class Exchange:
         """The client went, or the stock protocol thinks that a reader waits: a call that nobody awaits is dropped."""
         if self.disconnected and self._passage is not None and self._passage.call.droppable:
             self._passage.end("gone")
+
+    def is_refused(self) -> bool:
+        """Answer the call with the refusal if too much is waiting; its body need not have come for that."""
+        porter = self._protocol.porter
+        try:
+            self.head.admitted_by(self._protocol.state).refuse_if_saturated()
+        except Overloaded as error:
+            self._passage = porter.enter(self.head.fields)
+            self._finish(porter.refusal(self._passage, error))
+            return True
+        except HandfulError:
+            pass  # to be told once the call came as a whole
+        return False
 
     def start(self) -> None:
         """Answer the call: at once where it is refused, after a run, or in a task where more has to be awaited."""

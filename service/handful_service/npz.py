@@ -1,4 +1,4 @@
-"""Arrays as bytes: npz without pickle."""
+"""Arrays from npz files, without pickle."""
 
 import io
 import threading
@@ -12,14 +12,7 @@ _ONE_AT_A_TIME = threading.Lock()
 that CPython counts there is shared by them (python/cpython#106905), and the call fails with a SystemError."""
 
 
-def pack(arrays: Arrays) -> bytes:
-    """The arrays as an uncompressed npz file."""
-    file = io.BytesIO()
-    np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub knows allow_pickle among the keywords only
-    return file.getvalue()
-
-
 def unpack(content: bytes) -> Arrays:
-    """What `pack` packed, or any other npz file of plain arrays; hostile bytes may raise anything."""
+    """The arrays of an npz file of plain arrays; hostile bytes may raise anything."""
     with _ONE_AT_A_TIME, np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return dict(arrays)

@@ -209,9 +209,12 @@ class PredictProtocol(HttpToolsProtocol):
         self.porter.leave(passage, "any", UNMATCHED)
 
     def _give_up(self, exchange: Exchange) -> None:
-        """Let the stock protocol have a call from its headers on."""
+        """Let the stock protocol have a call from its headers on, unless it can be refused before its body came."""
         self._hot = None
         if self.parser is None or self.transport.is_closing():
+            return
+        if exchange.is_refused():
+            self.cycle = exchange  # type: ignore[assignment]  # whose answer is complete: what comes of its body is dropped
             return
         self._go_the_usual_way()
         if exchange.body:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from tests.tiny import Tiny, build
 
 from handful_service import protocol
 from handful_service.auth import append_key
+from handful_service.errors import Overloaded
 
 TINY = Tiny(labels=("ham", "spam"))
 PATH = "/v1/models/tiny/predict"
@@ -142,6 +144,35 @@ def test_a_call_behind_one_that_is_under_way_waits_for_it(wire: Api) -> None:
         assert inputs(answers(connection, 1)[0]) == 2
         connection.sendall(request(BODY)[40:] + request(OTHER))
         assert [inputs(answer) for answer in answers(connection, 2)] == [1, 2]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_call_that_is_refused_for_load_is_answered_before_its_body_came(
+    wire: Api, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    whole, full = request(OTHER), Event()
+
+    def saturated(name: str) -> None:
+        if full.is_set():
+            raise Overloaded("much is waiting", retry_after_s=3)
+
+    monkeypatch.setattr(wire.service.models, "refuse_if_saturated", saturated)
+    with connected(wire) as connection:
+        if again:
+            connection.sendall(whole)
+            assert inputs(answers(connection, 1)[0]) == 2
+        full.set()
+        for _ in range(2):
+            connection.sendall(whole[:-20])
+            (refused,) = answers(connection, 1)
+            assert (refused[0], refused[1]["retry-after"]) == (503, "3")
+            assert json.loads(refused[2])["type"].endswith("overloaded")
+            connection.sendall(whole[-20:])
+        full.clear()
+        connection.sendall(whole[:-20])
+        assert wire.get("/health/live").status_code == 200
+        connection.sendall(whole[-20:] + request(BODY))
+        assert [inputs(answer) for answer in answers(connection, 2)] == [2, 1]
 
 
 def chunked(body: bytes, size: int) -> bytes:

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from handful_service.bundle.manifest import ImageOptions, InputSpec
-from handful_service.codecs.image import decode_image
+from handful_service.codecs.image import SHORT, decode_image, pixels_of
 from handful_service.errors import HandfulError, InputInvalid, TooLarge
 
 SIDE = 8
@@ -242,3 +242,27 @@ def test_a_damaged_picture_raises_nothing_but_our_own_errors(data: st.DataObject
 def test_any_text_raises_nothing_but_our_own_errors(text: str) -> None:
     with pytest.raises(HandfulError):
         decode(text)
+
+
+def encoded(side: int, form: str = "PNG") -> str:
+    file = io.BytesIO()
+    Image.new("L", (side, side), 255).save(file, form)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize("side", [1, 28, 105, 300, 4000])
+def test_the_pixels_of_a_short_png_are_told_by_its_start(side: int) -> None:
+    value = encoded(side)
+    assert pixels_of(value) == (side * side if len(value) <= SHORT else None)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, 5, "", "iVBORw0KGgo", encoded(28)[:31], encoded(28, "JPEG"), "data:image/png;base64," + encoded(28),
+        encoded(28)[:20] + "\n" + encoded(28)[20:], encoded(28)[:24] + "*" + encoded(28)[25:],
+        encoded(28) + "A" * SHORT,
+    ],
+)  # fmt: skip
+def test_the_pixels_of_anything_else_are_not_told(value: Any) -> None:
+    assert pixels_of(value) is None

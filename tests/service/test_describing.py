@@ -14,6 +14,7 @@ from tests import tiny_readers, tiny_words
 
 from handful_service.bundle.bundle import Bundle
 from handful_service.cache import StateCache
+from handful_service.codecs import decode
 from handful_service.codecs.decode import tokenizer_of
 from handful_service.engine.engine import Engine, EngineLimits
 from handful_service.engine.runtime import runtime_settings
@@ -108,19 +109,24 @@ def test_a_long_descriptor_is_borrowed_and_not_kept(on: On, monkeypatch: pytest.
     assert len(on.served["words"].cache) == kept
 
 
-def test_texts_are_cut_by_the_decoder_threads(on: On, monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = set()
+@pytest.mark.parametrize("quick", [True, False])
+def test_texts_are_cut_by_the_decoder_threads_unless_they_are_short_inputs(
+    on: On, monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
+    threads = {}
+    if not quick:
+        monkeypatch.setattr(decode, "QUICK", 0)
     tokenizer = on.served["words"].tokenizer
     assert tokenizer is not None
     whole = type(tokenizer).ids
 
     def noted(self: Any, text: str) -> list[int]:
-        threads.add(threading.current_thread().name)
+        threads[text] = threading.current_thread() is threading.main_thread()
         return whole(self, text)
 
     monkeypatch.setattr(type(tokenizer), "ids", noted)
     on.predict("words", ("how many", Named(text="which south")))
-    assert threads == {"decode_0"}
+    assert threads == {"how many": quick, "which south": False}
 
 
 def test_a_tokenizer_is_there_exactly_where_texts_are_read(on: On) -> None:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from tests.tiny import Tiny, manifest
 from tests.tiny_onnx import MATRIX, onnx_graphs
 
-from handful_service.bundle import onnx_file
+from handful_service.bundle import onnx_schema
 from handful_service.bundle.manifest import Manifest
 from handful_service.bundle.onnx_file import RANDOM_OPS, check_graph
 from handful_service.bundle.signature import graph_signatures
@@ -22,6 +22,7 @@ TAKES, GIVES = graph_signatures(Manifest.model_validate(manifest(Tiny())))["enco
 GOOD = onnx_graphs(Tiny())["encode"]
 RUNTIME = RuntimeSettings("any", "CPUExecutionProvider", 1)
 MESSAGES = {
+    "Opset": onnx.OperatorSetIdProto,
     "Entry": onnx.StringStringEntryProto,
     "ValueInfo": onnx.ValueInfoProto,
     "TensorType": onnx.TypeProto.Tensor,
@@ -47,7 +48,7 @@ def with_nodes(*nodes: onnx.NodeProto) -> bytes:
 
 
 def test_the_message_types_are_those_of_onnx() -> None:
-    for message, fields in onnx_file._SCHEMA.items():
+    for message, fields in onnx_schema.SCHEMA.items():
         real = MESSAGES.get(message) or getattr(onnx, f"{message}Proto")
         for name, number, _, repeated in fields:
             field = real.DESCRIPTOR.fields_by_name[name]

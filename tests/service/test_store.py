@@ -37,6 +37,7 @@ from handful_service.store.values import (
     Change,
     Event,
     Key,
+    Loaded,
     NewExample,
     NewState,
     RevisionMoved,
@@ -148,6 +149,10 @@ def test_what_is_committed_is_read_back(store: Store) -> None:
     assert (first.input, second.input) == (b"input of e2", None)
     assert first.position < second.position
     assert store.state(ALICE, "bundle-a") == State("bundle-a", revision, b"sums", b"phi")
+    state = State("bundle-a", revision, b"sums", b"phi")
+    assert store.load(ALICE, "bundle-a") == Loaded(
+        revision, ("ham", None, "spam"), None, (("ham", 0.5), ("spam", 1.0)), state
+    )
     assert store.features(ALICE, "bundle-a") == {"e1": b"features of e1", "e2": b"features of e2"}
     assert store.features(ALICE, "bundle-b") == {}
 
@@ -404,6 +409,7 @@ def test_tenants_and_models_with_the_same_ids_do_not_meet(store: Store, engine: 
     for other in others:
         assert store.get(other) is None
         assert store.state(other, "bundle-a") is None
+        assert store.load(other, "bundle-a") is None
         assert store.features(other, "bundle-a") == {}
         assert store.events(other, ["once"]) == {}
         assert not store.delete(other, expected=None)
@@ -719,6 +725,7 @@ def test_the_async_face_answers_as_the_store_does(store: Store, url: str) -> Non
         assert await face.heads([ALICE]) == store.heads([ALICE]) == {ALICE: one}
         assert await face.get(ALICE) == store.get(ALICE) is not None
         assert await face.state(ALICE, "bundle-a") == store.state(ALICE, "bundle-a") is not None
+        assert await face.load(ALICE, "bundle-a") == store.load(ALICE, "bundle-a") is not None
         assert await face.features(ALICE, "bundle-a") == store.features(ALICE, "bundle-a") != {}
         assert await face.events(ALICE, ["once"]) == store.events(ALICE, ["once"]) != {}
         assert await face.list("acme", "mail", after=None, limit=1) == store.list("acme", "mail", after=None, limit=1)

@@ -1,16 +1,10 @@
-"""What must be known of an ONNX file before it is run, read without the `onnx` package.
-
-The message types below are the part of ONNX's protobuf schema (onnx.proto3, field numbers included) that the
-checks need; all other fields are skipped by the parser.
-"""
+"""What must be known of an ONNX file before it is run, read without the `onnx` package."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError, Message
-
 from ..errors import GraphRefused
+from .onnx_schema import read_model
 from .parts import TensorSpec
 from .signature import Signature
 
@@ -20,69 +14,6 @@ RANDOM_OPS = frozenset(
 STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 _ELEMENT_TYPES = {1: "float32", 7: "int64"}
 _EXTERNAL = 1
-
-_Field = descriptor_pb2.FieldDescriptorProto
-_SCHEMA: dict[str, list[tuple[str, int, str, bool]]] = {
-    # message: (field, number, type, repeated)
-    "Model": [("graph", 7, "Graph", False), ("functions", 25, "Function", True)],
-    "Graph": [
-        ("node", 1, "Node", True),
-        ("initializer", 5, "Tensor", True),
-        ("input", 11, "ValueInfo", True),
-        ("output", 12, "ValueInfo", True),
-        ("sparse_initializer", 15, "SparseTensor", True),
-    ],
-    "Node": [
-        ("input", 1, "string", True),
-        ("output", 2, "string", True),
-        ("op_type", 4, "string", False),
-        ("attribute", 5, "Attribute", True),
-        ("domain", 7, "string", False),
-    ],
-    "Attribute": [
-        ("name", 1, "string", False),
-        ("i", 3, "int64", False),
-        ("t", 5, "Tensor", False),
-        ("g", 6, "Graph", False),
-        ("tensors", 10, "Tensor", True),
-        ("graphs", 11, "Graph", True),
-        ("sparse_tensor", 22, "SparseTensor", False),
-        ("sparse_tensors", 23, "SparseTensor", True),
-    ],
-    "Tensor": [
-        ("name", 8, "string", False),
-        ("external_data", 13, "Entry", True),
-        ("data_location", 14, "int32", False),
-    ],
-    "SparseTensor": [("values", 1, "Tensor", False), ("indices", 2, "Tensor", False)],
-    "Entry": [("key", 1, "string", False), ("value", 2, "string", False)],
-    "Function": [("name", 1, "string", False), ("node", 7, "Node", True)],
-    "ValueInfo": [("name", 1, "string", False), ("type", 2, "Type", False)],
-    "Type": [("tensor_type", 1, "TensorType", False)],
-    "TensorType": [("elem_type", 1, "int32", False), ("shape", 2, "Shape", False)],
-    "Shape": [("dim", 1, "Dim", True)],
-    "Dim": [("dim_value", 1, "int64", False), ("dim_param", 2, "string", False)],
-}
-
-
-def _model_class() -> type[Message]:
-    file = descriptor_pb2.FileDescriptorProto(name="handful_onnx.proto", package="handful_onnx", syntax="proto3")
-    scalars = {"string": _Field.TYPE_STRING, "int64": _Field.TYPE_INT64, "int32": _Field.TYPE_INT32}
-    for message, fields in _SCHEMA.items():
-        described = file.message_type.add(name=message)
-        for name, number, kind, repeated in fields:
-            label = _Field.LABEL_REPEATED if repeated else _Field.LABEL_OPTIONAL
-            field = described.field.add(name=name, number=number, label=label)
-            if kind in scalars:
-                field.type = scalars[kind]
-            else:
-                field.type, field.type_name = _Field.TYPE_MESSAGE, f".handful_onnx.{kind}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("handful_onnx.Model"))
-
-
-_Model = _model_class()
 
 
 def check_graph(file: str, content: bytes, takes: Signature, gives: Signature) -> None:
@@ -98,11 +29,7 @@ def check_graph(file: str, content: bytes, takes: Signature, gives: Signature) -
         GraphRefused: not ONNX; external data; an operator outside the standard set or a function; a random or
             training-mode operator; a Loop whose trip count is not a constant; undeclared names, types or axes.
     """
-    model: Any = _Model()
-    try:
-        model.ParseFromString(content)
-    except DecodeError:
-        raise GraphRefused("is not an ONNX file", field=file) from None
+    model = read_model(file, content)
     if not model.graph.node:
         raise GraphRefused("holds no graph", field=file)
     if model.functions:

@@ -4,6 +4,9 @@ import base64
 import binascii
 import io
 import re
+import struct
+from bisect import bisect_left
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,18 @@ from .kinds import kind_of
 FORMATS = ("PNG", "JPEG")
 LEAST_CONTRAST = 32
 """Levels of grey between paper and ink, below which a picture holds nothing but noise."""
+
+_LEVELS = np.arange(256)
+
+_NOT_TURNED = frozenset({"dpi", "gamma", "srgb", "aspect", "interlace", "transparency", "icc_profile", "chromaticity"})
+"""What a picture may say of itself, without saying which way up it is."""
+
+SHORT = 8192
+"""Characters of a picture that may hold little else, such as texts that unpack to much."""
+
+_PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n\0").decode("ascii")
+_HEADER = struct.Struct(">16sII")
+"""Up to the width and the height, which come first in every PNG (RFC 2083, 4.1.1)."""
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 _LINE_BREAKS = str.maketrans("", "", "\r\n")  # which the command `base64` puts in
@@ -64,7 +79,22 @@ def decode_image(value: Any, spec: InputSpec, *, field: str) -> Array:
     if options.aspect == "pad":
         picture = _padded(picture)
     picture = picture.resize((side, side), Image.Resampling.BOX)
-    return np.asarray(picture, np.float32)[None] / np.float32(255)
+    return np.asarray(picture)[None] / np.float32(255)
+
+
+def pixels_of(value: Any) -> int | None:
+    """The pixels of a picture that is a short PNG, as its header says; None of any other.
+
+    Args:
+        value: What stood in the request.
+    """
+    if not isinstance(value, str) or len(value) > SHORT or not value.startswith(_PNG):
+        return None
+    try:
+        _, width, height = _HEADER.unpack(base64.b64decode(value[:32], validate=True))
+    except (ValueError, binascii.Error, struct.error):
+        return None
+    return int(width * height)
 
 
 def _bytes(value: Any, field: str) -> bytes:
@@ -88,14 +118,14 @@ def _open(content: bytes, field: str) -> Image.Image:
 def _load(picture: Image.Image, field: str) -> Image.Image:
     try:
         picture.load()
-        return ImageOps.exif_transpose(picture)
+        return picture if picture.info.keys() <= _NOT_TURNED else ImageOps.exif_transpose(picture)
     except Exception:  # a decoder may raise anything on hostile bytes
         raise InputInvalid("is a damaged picture", field=field, allowed="a whole PNG or JPEG file") from None
 
 
 def _luminance(picture: Image.Image, options: ImageOptions, field: str) -> Image.Image:
     if picture.mode not in ("LA", "RGBA") and "transparency" not in picture.info:
-        return picture.convert("L")
+        return picture if picture.mode == "L" else picture.convert("L")
     picture = picture.convert("RGBA")
     if picture.getchannel("A").getextrema()[0] == 255:
         return picture.convert("L")
@@ -120,10 +150,10 @@ def _stretched(picture: Image.Image, options: ImageOptions, side: int, field: st
     Paper is the median level. Ink is the level that one pixel in a thousand goes beyond, on the declared side of
     paper or, for `auto`, on the farther one.
     """
-    levels = np.cumsum(picture.histogram())
-    pixels, few = int(levels[-1]), max(1, int(levels[-1]) // 1000)
-    paper = int(np.searchsorted(levels, (pixels + 1) // 2))
-    low, high = int(np.searchsorted(levels, few)), int(np.searchsorted(levels, pixels - few + 1))
+    levels = list(accumulate(picture.histogram()))
+    pixels, few = levels[-1], max(1, levels[-1] // 1000)
+    paper = bisect_left(levels, (pixels + 1) // 2)
+    low, high = bisect_left(levels, few), bisect_left(levels, pixels - few + 1)
     dark = options.polarity == "dark-on-light" or (options.polarity == "auto" and paper - low > high - paper)
     contrast = paper - low if dark else high - paper
     if contrast < LEAST_CONTRAST:
@@ -134,8 +164,9 @@ def _stretched(picture: Image.Image, options: ImageOptions, side: int, field: st
         )
     if max(picture.size) <= side:
         contrast = paper if dark else 255 - paper  # strokes thinner than a pixel do not show the level of their ink
-    rise = (np.arange(256) - paper) * (-1 if dark else 1) * (255 / contrast)
-    return picture.point(np.clip(np.rint(rise), 0, 255).astype(int).tolist())
+    rise = (_LEVELS - paper) * (-1 if dark else 1) * (255 / contrast)
+    table = np.clip(np.rint(rise), 0, 255).astype(np.uint8).tobytes()
+    return Image.frombytes("L", picture.size, picture.tobytes().translate(table))  # `point` takes twice as long
 
 
 def _padded(picture: Image.Image) -> Image.Image:

@@ -41,7 +41,7 @@ class Batcher(Generic[T, R]):
         kind: See above.
         clock: The scheduler's: the seconds that its runs took.
         listed: The scheduler's: whether it has something to do.
-        running: Whether a batch of it is in a thread.
+        running: The scheduler's: how many of its batches are in threads.
         crowded_since: The scheduler's: since when something was always waiting; infinity while nobody knows.
     """
 
@@ -59,7 +59,7 @@ class Batcher(Generic[T, R]):
         self.kind = kind
         self.clock = 0.0
         self.listed = False
-        self.running = False
+        self.running = 0
         self.crowded_since = math.inf
         self._run = run
         self._scheduler = scheduler
@@ -113,13 +113,18 @@ class Batcher(Generic[T, R]):
             self._queue.push("", Waiting(item, rows, reply, 0.0))
         else:
             self._queue.push(call.tenant, Waiting(item, rows, reply, call.deadline_s))
-        if not self.listed:
+        if not self.listed or (self.running and self.more_waiting):
             self._scheduler.wake(self)
 
     @property
     def waiting(self) -> int:
         """Items that wait."""
         return self._queue.calls
+
+    @property
+    def more_waiting(self) -> bool:
+        """Whether more waits than the planned batch takes."""
+        return self._queue.rows > self._planned
 
     @property
     def queued_s(self) -> float:
@@ -140,7 +145,7 @@ class Batcher(Generic[T, R]):
         rows = min(self._queue.rows, self._max_rows)
         seconds = self._times.predicted_s(rows) if first else 0.0
         if seconds > short_s and rows > first:
-            rows = max(first, self._times.worthwhile_rows(rows, short_s))
+            rows = max(first, self._times.worthwhile_rows(rows, short_s, first))
             seconds = self._times.predicted_s(rows)
         self._planned = rows
         return seconds

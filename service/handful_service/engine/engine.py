@@ -1,7 +1,6 @@
 """Runs the graphs of one bundle, batched across tasks. Arrays in, arrays out: no HTTP, no SQL."""
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,16 +8,17 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..bundle.bundle import GOLDEN, Bundle, Golden
+from ..bundle.bundle import Bundle
 from ..bundle.contradictions import PRIOR
 from ..bundle.manifest import DESCRIBE_ID, DESCRIBE_METADATA, DESCRIBE_TEXT, GraphName
-from ..bundle.signature import BATCH, INDEX, METADATA, TEXT, Signature
-from ..errors import BundleInvalid, SignatureMismatch, SupportSetInvalid
+from ..bundle.signature import INDEX, METADATA, TEXT
+from ..errors import BundleInvalid, SupportSetInvalid
 from ..task import Array, Arrays, SupportSet
 from .batcher import Batcher
 from .calls import CALL, Call
+from .graphs import Graphs
 from .queueing import Reply
-from .runtime import RuntimeSettings, make_session
+from .runtime import RuntimeSettings
 from .scheduler import Kind, Scheduler
 from .slots import SlotTables
 from .times import RunTimes
@@ -90,16 +90,12 @@ class Engine:
         self._scheduler = scheduler
         self.limits = limits
         self._on_batch = on_batch
-        self._sessions = {
-            name: make_session(bundle.graph(name), file=graph.file, settings=settings)
-            for name, graph in bundle.manifest.graphs.items()
-        }
-        self._outputs = {name: list(bundle.signatures[name][1].tensors) for name in self._sessions}
-        self._times = {name: RunTimes(limits.max_rows) for name in self._sessions}
+        self._graphs = Graphs(bundle, settings)
+        self._times = {name: RunTimes(limits.max_rows) for name in bundle.manifest.graphs}
         self._answer_times = RunTimes(limits.max_rows)
         self._encoder = self._batcher("encode", self._encode)
         self._support_encoder = self._batcher("encode", self._encode, Kind.LEARN)
-        self._describers = {graph: self._describer(graph) for graph in self._sessions if graph.startswith("describe.")}
+        self._describers = {graph: self._describer(graph) for graph in self._times if graph.startswith("describe.")}
         self._summariser = self._batcher("summarise", self._summarise, Kind.LEARN)
         self._adapter = self._batcher("adapt", self._adapt, Kind.LEARN)
         self._predictor = self._batcher("predict", self._predict)
@@ -141,7 +137,7 @@ class Engine:
     async def encode(self, inputs: Arrays) -> Arrays:
         """Features `[n, *feature]` of inputs `[n, *input]`; a call larger than a batch is cut and rejoined."""
         n = len(next(iter(inputs.values())))
-        if "encode" not in self._sessions or n == 0:
+        if not self._graphs.encodes or n == 0:
             return inputs if n else self.no_features()
         call = CALL.get()
         encoder = self._support_encoder if call is not None and call.learns else self._encoder
@@ -231,29 +227,30 @@ class Engine:
         self._answerer.submit_for(call, (inputs, slots), len(slots), reply)
 
     def _on_answer(self, rows: int) -> None:
-        if "encode" in self._sessions:
+        if self._graphs.encodes:
             self._on_batch("encode", rows)
         self._on_batch("predict", rows)
 
     def _answer(self, items: Sequence[_Rows]) -> Sequence[Array | Exception]:
-        inputs = {name: _joined([arrays[name] for arrays, _ in items]) for name in self.manifest.inputs}
+        inputs = {name: _in_one([arrays[name] for arrays, _ in items]) for name in self.manifest.inputs}
         counts = [len(slots) for _, slots in items]
-        features = self._run("encode", inputs, sum(counts)) if "encode" in self._sessions else inputs
-        parts = self._with_states(features, items)
+        states = self._states(items)
+        features, y = self._graphs.encode_and_predict(inputs, states, sum(counts))
+        parts = _cut_array(y, counts)
         finite = all(np.isfinite(array).all() for array in features.values())
         return parts if finite else _without_lost(parts, features, counts)
 
     def _encode(self, items: Sequence[Arrays]) -> Sequence[Arrays]:
         counts = [len(next(iter(item.values()))) for item in items]
-        merged = {name: _joined([item[name] for item in items]) for name in self.manifest.inputs}
-        return _cut(self._run("encode", merged, sum(counts)), counts)
+        merged = {name: _in_one([item[name] for item in items]) for name in self.manifest.inputs}
+        return _cut(self._graphs.run("encode", merged, sum(counts)), counts)
 
     def _describe(self, graph: GraphName, items: Sequence[Arrays]) -> Sequence[Arrays]:
         feed = {name: np.stack([item[name] for item in items]) for name in self._bundle.signatures[graph][0].tensors}
-        return _rows(self._run(graph, feed, len(items)), len(items))
+        return _rows(self._graphs.run(graph, feed, len(items)), len(items))
 
     def _summarise(self, items: Sequence[SupportSet]) -> Sequence[Arrays]:
-        return _rows(self._run("summarise", self._padded(items), len(items)), len(items))
+        return _rows(self._graphs.run("summarise", self._padded(items), len(items)), len(items))
 
     def _adapt(self, items: Sequence[_Adapt]) -> Sequence[Arrays]:
         if self.manifest.statistics is None:
@@ -271,17 +268,18 @@ class Engine:
                 **feed,
                 **{PRIOR + name: np.stack([prior[name] for prior in priors]) for name in self.manifest.state},
             }
-        return _rows(self._run("adapt", feed, len(items)), len(items))
+        return _rows(self._graphs.run("adapt", feed, len(items)), len(items))
 
     def _predict(self, items: Sequence[_Rows]) -> Sequence[Array]:
-        joined = {name: _joined([features[name] for features, _ in items]) for name in self.manifest.features}
-        return self._with_states(joined, items)
+        features = {name: _in_one([features[name] for features, _ in items]) for name in self.manifest.features}
+        counts = [len(slots) for _, slots in items]
+        y = self._graphs.run("predict", {**self._states(items), **features}, sum(counts))["y"]
+        return _cut_array(y, counts)
 
-    def _with_states(self, features: Arrays, items: Sequence[_Rows]) -> Sequence[Array]:
-        """Predict from the features of all items, each row with the state in its slot."""
+    def _states(self, items: Sequence[_Rows]) -> Arrays:
+        """The state of each row of all items, from its slot."""
         slots = items[0][1] if len(items) == 1 else [slot for _, of_item in items for slot in of_item]
-        y = self._run("predict", {**self._tables.gather(slots), **features}, len(slots))["y"]
-        return _cut_array(y, [len(of_item) for _, of_item in items])
+        return self._tables.gather(slots)
 
     def _padded(self, items: Sequence[SupportSet]) -> dict[str, Array]:
         """Support sets of different sizes as one batch: absent examples have weight 0."""
@@ -300,44 +298,16 @@ class Engine:
                 features[f"{name}_s"][place, : len(item)] = item.features[name]
         return {**features, "y_s": y, "weight_s": weight}
 
-    def _run(self, graph: GraphName, feed: dict[str, Array], rows: int) -> Arrays:
-        names = self._outputs[graph]
-        outputs = dict(zip(names, self._sessions[graph].run(names, feed), strict=True))
-        for name, array in outputs.items():
-            if len(array) != rows:
-                raise RuntimeError(f"{graph}: {rows} rows in, {len(array)} rows of {name} out")
-        return outputs
-
     def check_golden(self) -> None:
         """Run the golden inputs through every graph; this warms them up, too.
 
         Raises:
             BundleInvalid: a graph does not run, or an output differs by more than the graph's tolerance.
         """
-        for name, golden in self._bundle.golden().items():
-            takes, gives = self._bundle.signatures[name]
-            file, tolerance = self.manifest.graphs[name].file, self.manifest.graphs[name].tolerance
-            rows = _golden_rows(takes, gives, golden)
-            try:
-                started = time.perf_counter()
-                outputs = self._run(name, dict(golden.inputs), rows)
-                self._times[name].record(_work_rows(golden, rows), time.perf_counter() - started)
-                gives.check(outputs)
-            except Exception as error:  # ONNX Runtime raises classes of its C++ binding without a common root
-                raise BundleInvalid(f"cannot run its golden inputs: {error}", field=file) from error
-            for tensor, expected in golden.outputs.items():
-                # NaN equals nothing here, so a graph that lost its numbers is refused.
-                if not np.allclose(outputs[tensor], expected, rtol=tolerance, atol=tolerance):
-                    with np.errstate(invalid="ignore"):
-                        difference = float(np.max(np.abs(outputs[tensor] - expected)))
-                    raise BundleInvalid(
-                        f"{tensor} differs from its golden value by {difference:.3g}",
-                        field=file,
-                        allowed=f"{tolerance:g}",
-                    )
-        self._answer_times.record(
-            1, sum(self._times[name].predicted_s(1) for name in self._sessions if name in ("encode", "predict"))
-        )
+        for name, (rows, seconds) in self._graphs.check_golden().items():
+            self._times[name].record(rows, seconds)
+        answering = [self._times[name].predicted_s(1) for name in ("encode", "predict") if name in self._times]
+        self._answer_times.record(1, sum(answering))
         self._check_tasks()
 
     def _check_tasks(self) -> None:
@@ -354,21 +324,6 @@ class Engine:
                 raise BundleInvalid(f"gives a state that is not finite, of the tasks {names}", field=file)
 
 
-def _golden_rows(takes: Signature, gives: Signature, golden: Golden) -> int:
-    try:
-        sizes, given = takes.check(golden.inputs), gives.check(golden.outputs)
-    except SignatureMismatch as error:
-        raise BundleInvalid(str(error), field=GOLDEN) from None
-    if not sizes[BATCH] or sizes[BATCH] != given[BATCH]:
-        raise BundleInvalid(f"has {sizes[BATCH]} rows in and {given[BATCH]} rows out", field=GOLDEN)
-    return sizes[BATCH]
-
-
-def _work_rows(golden: Golden, rows: int) -> int:
-    """The rows that the batcher would count: of support sets, their examples."""
-    return int(golden.inputs["y_s"].shape[1]) * rows if "y_s" in golden.inputs else rows
-
-
 def _adapt_rows(source: Arrays | SupportSet) -> int:
     return max(1, len(source)) if isinstance(source, SupportSet) else 1
 
@@ -379,7 +334,7 @@ def _chunk(support: SupportSet, at: int) -> SupportSet:
     return SupportSet(features, support.y[span], support.weight[span])
 
 
-def _joined(arrays: Sequence[Array]) -> Array:
+def _in_one(arrays: Sequence[Array]) -> Array:
     """Arrays `[n, …]` one after the other; of one, that one itself."""
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 

@@ -3,6 +3,8 @@
 import importlib.metadata
 import math
 import os
+import sys
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +15,9 @@ Provider = Literal["auto", "cpu", "cuda"]
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 _NVIDIA_CONTROL = Path("/dev/nvidiactl")
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
+NICENESS = 5
+"""Of threads that learn. One of them has about a quarter of a core for which a prediction asks, too."""
 
 
 class RuntimeUnfit(BundleError):
@@ -63,6 +68,14 @@ def available_cores() -> int:
         return max(1, min(cores, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # no cgroup v2, or no quota ("max")
         return cores
+
+
+def give_way() -> None:
+    """Let the current thread wait for others that want its core; Linux alone has that for threads."""
+    if sys.platform == "linux":
+        os.setpriority(
+            os.PRIO_PROCESS, threading.get_native_id(), min(os.getpriority(os.PRIO_PROCESS, 0) + NICENESS, 19)
+        )
 
 
 def cuda_expected(provider: Provider) -> bool:

@@ -1,8 +1,8 @@
 """Decides which graph runs next, on the event loop or in a thread, and whom to refuse because too much waits.
 
 Short runs take place on the event loop, for some milliseconds a turn; long ones in a thread, as many at a time as
-there are runners. Predicting and learning have their shares of the time, and inside each the graph that ran least
-comes next.
+there are runners. Learning has threads of its own, which the system lets wait for predictions. Predicting and learning
+have their shares of the time, and inside each the graph that ran least comes next.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ ALWAYS_WAITING = 16
 RIVALS = 8
 """How many others may have their turns between a graph's own before its wait is looked at closely."""
 
-STOOD_S, STANDING = 0.1, 0.1
+STOOD_S, STANDING = 0.05, 0.1
 """A queue that was not empty for so many seconds is no burst: only this part of the bound may wait then.
 
 Else a server with more work than it can do answers everyone late. The idea is that of controlled delay (Nichols,
@@ -41,18 +41,37 @@ SHARES = (0.75, 0.25)
 """Of the time while both kinds wait. Learning can wait for a moment; its share keeps it from waiting for ever."""
 
 
+LEARNS_INLINE = 0.1
+"""Of what is short for a prediction: a run of learning that takes longer is put into a thread, where it can wait."""
+
+
+AHEAD = (1, 0)
+"""Runs of each kind that wait in a thread for the one before, which would stand still until the event loop sees to it.
+
+That pays for runs that are little too long for the event loop, and only where waiting would not make them larger.
+"""
+
+CROWDED = 0.4
+"""Of what is short, while several wait: whoever comes meanwhile, be it to be refused, waits for a run to end."""
+
+
 class Source(Protocol):
     """A batcher, as the scheduler sees it."""
 
     kind: Kind
     clock: float
     listed: bool
-    running: bool
+    running: int
     crowded_since: float
 
     @property
     def waiting(self) -> int:
         """Items that wait."""
+        ...
+
+    @property
+    def more_waiting(self) -> bool:
+        """Whether more waits than the planned batch takes."""
         ...
 
     @property
@@ -87,16 +106,24 @@ class Scheduler:
     Args:
         executor: The threads of long runs.
         runners: How many of these run at a time.
+        learner: The threads of long runs of learning, one less than the runners if there are several; None: those of
+            all runs.
         inline_s: The predicted seconds up to which a run is short; 0: none is.
         max_queued_s: Seconds of work that may wait in a burst before calls are refused.
     """
 
     def __init__(
-        self, executor: Executor, runners: int = 1, *, inline_s: float = 0.005, max_queued_s: float = math.inf
+        self,
+        executor: Executor,
+        runners: int = 1,
+        *,
+        learner: Executor | None = None,
+        inline_s: float = 0.005,
+        max_queued_s: float = math.inf,
     ) -> None:
-        self._executor = executor
-        self._free = runners
-        self._learners = max(1, runners - 1)  # one of several runners is always left to predictions
+        self._executors = executor, learner or executor
+        self._runners, self._started = (runners, learners_of(runners)), [0, 0]
+        self._short_s = inline_s, LEARNS_INLINE * inline_s
         self._inline_s = inline_s
         self._max_queued_s = max_queued_s
         self._clocks = [0.0, 0.0]
@@ -105,9 +132,10 @@ class Scheduler:
 
     def wake(self, source: Source) -> None:
         """Look for a batch at the loop's next turn, when everyone has submitted whose request came with this one."""
-        self._set_clocks(source)
-        source.listed = True
-        self._listed.append(source)
+        if not source.listed:
+            self._set_clocks(source)
+            source.listed = True
+            self._listed.append(source)
         self._soon()
 
     def _soon(self) -> None:
@@ -182,13 +210,16 @@ class Scheduler:
         self._turn_at = None
         if len(self._listed) > 1:
             self._listed.sort(key=self._order)
+        part = 1.0 if len(self._listed) == 1 and self._listed[0].waiting <= 1 else CROWDED
         left_s, more = self._inline_s, [False, False]
         for source in self._listed:
-            if source.running or not source.waiting:
+            if not source.waiting or source.running > AHEAD[source.kind]:
                 continue
-            seconds = source.plan(self._inline_s)
-            if seconds > self._inline_s:
-                self._start(source)
+            short_s = part * self._short_s[source.kind]
+            seconds = source.plan(short_s)
+            if source.running or seconds > short_s:
+                while self._start(source, seconds):
+                    seconds = source.plan(short_s)
                 continue
             fits = seconds <= left_s or left_s == self._inline_s
             if source.waiting and fits and not self._is_ahead(source.kind, more):
@@ -204,20 +235,23 @@ class Scheduler:
         """Whether a kind had more than its share, and the other one has more to run in this turn or the next."""
         return more[1 - kind] and self._clocks[kind] > self._clocks[1 - kind]
 
-    def _start(self, source: Source) -> None:
-        """Start a long run, if a runner is free for it."""
-        learns = source.kind is Kind.LEARN
-        if not self._free or (learns and not self._learners):
-            return
-        self._free -= 1
-        self._learners -= learns
-        source.running = True
-        source.run_in(self._executor, source.take(), partial(self._ended, source))
+    def _start(self, source: Source, seconds: float) -> bool:
+        """Start a long run if a runner is free for it, or let one that is not too long follow another in its thread."""
+        if not source.waiting or source.running > AHEAD[source.kind]:
+            return False
+        kind = source.kind
+        if source.running or self._started[kind] >= self._runners[kind]:
+            full = self._started[kind] >= self._runners[kind] + AHEAD[kind]
+            if full or seconds > self._inline_s or not source.more_waiting:
+                return False
+        self._started[kind] += 1
+        source.running += 1
+        source.run_in(self._executors[kind], source.take(), partial(self._ended, source))
+        return True
 
     def _ended(self, source: Source, seconds: float) -> None:
-        self._free += 1
-        self._learners += source.kind is Kind.LEARN
-        source.running = False
+        self._started[source.kind] -= 1
+        source.running -= 1
         self._charge(source, seconds)
         self._soon()
 
@@ -229,7 +263,12 @@ class Scheduler:
         """Forget those that have nothing to do."""
         keep = []
         for source in self._listed:
-            source.listed = source.running or source.waiting > 0
+            source.listed = source.running > 0 or source.waiting > 0
             if source.listed:
                 keep.append(source)
         self._listed = keep
+
+
+def learners_of(runners: int) -> int:
+    """How many long runs of learning take place at a time, beside so many of predicting."""
+    return max(1, runners - 1)

@@ -1,6 +1,7 @@
 """How long the runs of a graph take, by their rows: a running estimate, to know beforehand which ones are short."""
 
 import math
+from typing import NamedTuple
 
 SLOWER, FASTER = 0.1, 0.5
 """Weights of a run that took longer than the estimate, and of one that took less.
@@ -19,8 +20,15 @@ REFRESH = 16
 """Runs between two looks at what a row takes."""
 
 
+class _Taken(NamedTuple):
+    """What runs of some size take: in all, and for each row."""
+
+    seconds: float
+    each: float
+
+
 class RunTimes:
-    """Estimates for each power of two of rows. May be told runs from any thread.
+    """Estimates for each power of two of rows. May be told runs from any thread, while they are asked in another.
 
     Args:
         most_rows: Of a batch.
@@ -34,31 +42,31 @@ class RunTimes:
         self.row_s = 0.0
         self._most_rows = most_rows
         self._runs = 0
-        self._seconds: dict[int, float] = {}
-        self._each: dict[int, float] = {}
+        self._taken: dict[int, _Taken] = {}
         self._kept_small = 0
 
     def record(self, rows: int, seconds: float) -> None:
         """Take in a run of some rows that took some seconds."""
         bucket, each = rows.bit_length(), seconds / max(rows, 1)
-        before = self._seconds.get(bucket)
+        before = self._taken.get(bucket)
         if before is None:
-            self._seconds[bucket], self._each[bucket] = seconds, each
+            self._taken[bucket] = _Taken(seconds, each)
             self._runs = 0
         else:
-            weight = SLOWER if seconds > before else FASTER
-            self._seconds[bucket] = before + weight * (seconds - before)
-            self._each[bucket] += weight * (each - self._each[bucket])
+            weight = SLOWER if seconds > before.seconds else FASTER
+            moved = before.seconds + weight * (seconds - before.seconds), before.each + weight * (each - before.each)
+            self._taken[bucket] = _Taken(*moved)
         if self._runs % REFRESH == 0:
             self.row_s = self._least_row_s()
         self._runs += 1
 
     def _least_row_s(self) -> float:
-        top = max(self._seconds)
-        least, before = min(self._each.values()), self._each.get(top - 1)
-        if top >= self._most_rows.bit_length() or (before is not None and self._each[top] > PAYS * before):
+        taken = dict(self._taken)  # which another thread may change
+        top = max(taken)
+        least, before = min([known.each for known in taken.values()]), taken.get(top - 1)
+        if top >= self._most_rows.bit_length() or (before is not None and taken[top].each > PAYS * before.each):
             return least
-        return min(least, self._seconds[top] / self._most_rows)
+        return min(least, taken[top].seconds / self._most_rows)
 
     def predicted_s(self, rows: int) -> float:
         """Seconds that a run of some rows will take.
@@ -66,17 +74,18 @@ class RunTimes:
         Where nothing of that size ran yet: in proportion to the next smaller one, else as the next larger one;
         infinity where nothing ran at all.
         """
-        bucket = rows.bit_length()
-        found = self._seconds.get(bucket)
+        bucket, taken = rows.bit_length(), self._taken
+        found = taken.get(bucket)
         if found is not None:
-            return found
-        smaller = [known for known in self._seconds if known < bucket]
+            return found.seconds
+        taken = dict(taken)
+        smaller = [known for known in taken if known < bucket]
         if smaller:
             nearest = max(smaller)
-            return self._seconds[nearest] * 2.0 ** (bucket - nearest)
-        return self._seconds[min(self._seconds)] if self._seconds else math.inf
+            return taken[nearest].seconds * 2.0 ** (bucket - nearest)
+        return taken[min(taken)].seconds if taken else math.inf
 
-    def worthwhile_rows(self, rows: int, short_s: float) -> int:
+    def worthwhile_rows(self, rows: int, short_s: float, least: int = 1) -> int:
         """How many of some rows to run at once: all of them, unless fewer take as little for each.
 
         A graph that gains nothing from larger batches is run in small ones: nobody waits longer than for what helps.
@@ -84,25 +93,24 @@ class RunTimes:
         Args:
             rows: That wait, as many as a batch may hold.
             short_s: What a run may always take.
+            least: Rows that no run has fewer of, since those of a call stay together.
         """
-        if self.predicted_s(rows) <= short_s or not self._each:
+        if self.predicted_s(rows) <= short_s or not self._taken:
             return rows
-        bucket = self._worthwhile_bucket(rows.bit_length(), short_s)
+        bucket = self._worthwhile_bucket(least.bit_length(), rows.bit_length(), short_s)
         if bucket == rows.bit_length():
             return rows
         self._kept_small += 1
         if self._kept_small >= TRY_AGAIN:
             self._kept_small = 0
-            self._seconds.pop(bucket + 1, None)
-            self._each.pop(bucket + 1, None)
+            self._taken.pop(bucket + 1, None)
         return (1 << bucket) - 1
 
-    def _worthwhile_bucket(self, most: int, short_s: float) -> int:
-        for bucket in range(1, most):
-            larger, each = self._seconds.get(bucket + 1), self._each.get(bucket)
-            if larger is None:
-                if each is not None:
-                    return bucket + 1  # nobody knows: it is tried, one step at a time
-            elif larger > short_s and each is not None and self._each[bucket + 1] > PAYS * each:
+    def _worthwhile_bucket(self, least: int, most: int, short_s: float) -> int:
+        for bucket in range(least, most):
+            found, larger = self._taken.get(bucket), self._taken.get(bucket + 1)
+            if larger is None:  # nobody knows: it is tried, one step at a time
+                return bucket if found is None else bucket + 1
+            if found is not None and larger.seconds > short_s and larger.each > PAYS * found.each:
                 return bucket
         return most

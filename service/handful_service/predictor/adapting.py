@@ -8,7 +8,7 @@ from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 from ..errors import AdaptationNotFound, ExampleNotFound, NotAccepted
-from ..npz import pack
+from ..packing import pack
 from ..store.lanes import AsyncStore
 from ..store.values import Adaptation, Change, Event, Key, NewExample, RevisionMoved, Summary
 from ..task import Arrays, Caller, Labels

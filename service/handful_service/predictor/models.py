@@ -1,13 +1,15 @@
 """The models that are served: bundles with their engines and caches, by name and version."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import Manifest
 from ..bundle.outputs import TaskOutput, TaskReader
 from ..cache import Held, StateCache
+from ..codecs.decode import is_quick
 from ..codecs.text import Tokenizer
 from ..engine.engine import Engine
 from ..errors import ModelNotFound, Overloaded
@@ -16,10 +18,6 @@ from .reading import Reading
 
 VersionRef = int | str | None
 """A version's number, its label such as `stable`, or None for the newest."""
-
-PICTURES_AT_A_TIME = 8
-TEXTS_AT_A_TIME = 32
-"""Inputs that a thread decodes before other calls have their turn."""
 
 MOST_READINGS = 4096
 """Ways of reading that a bundle keeps at hand: one for each set of labels and shots that users have."""
@@ -40,12 +38,13 @@ class Served:
     _readings: dict[Hashable, Reading] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
-    def decoded_at_a_time(self) -> int | None:
-        """How many inputs a thread decodes in one go; None where they are so quick that all stay on the event loop."""
-        kinds = {spec.kind for spec in self.manifest.inputs.values()}
-        if not kinds & {"image", "text"}:
-            return None
-        return PICTURES_AT_A_TIME if "image" in kinds else TEXTS_AT_A_TIME
+    def slowly_decoded(self) -> bool:
+        """Whether inputs may be of kinds that take a while to decode."""
+        return not {spec.kind for spec in self.manifest.inputs.values()}.isdisjoint(("image", "text"))
+
+    def decoded_here(self, values: Sequence[Any]) -> bool:
+        """Whether raw inputs are decoded on the event loop."""
+        return not self.slowly_decoded or is_quick(values, self.manifest)
 
     @cached_property
     def takes_floats(self) -> bool:

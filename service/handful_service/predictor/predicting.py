@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..codecs.decode import decode_rows
-from ..engine.calls import Call
+from ..engine.calls import CALL, Call
 from ..errors import CapacityError, HandfulError, InputInvalid
 from ..task import Array, Arrays, Caller
 from .accepting import check_task, resolved
@@ -18,7 +18,7 @@ from .outcomes import Outcome, Prediction, check_readable, predictions
 from .pinning import Pinned, Pinning, StoredStates, Wanted, find
 from .preparing import encode
 from .reading import Answer, Reading, ReadOptions, read
-from .refs import Ask, BySupport
+from .refs import Ask, ByAdaptation, BySupport
 
 
 @dataclass(slots=True)
@@ -99,21 +99,19 @@ class Predictor:
         Raises:
             HandfulError: the ask is not valid, or too much is waiting.
         """
-        if len(asks) != 1 or served.decoded_at_a_time is not None:
+        if not _needs_a_run(served, asks, options):
             return None
-        ask, engine = asks[0], served.engine
-        if isinstance(ask.task, BySupport) or not 0 < ask.answers == len(ask.inputs) <= engine.limits.max_rows:
-            return None
+        ask = asks[0]
         check_task(served, ask.task, options.read)
         with served.cache.pins() as pins:
             state = find(pins, caller, served, self._states, ask.task, options.min_revision)
             if state is None:
                 return None
-            decoded = decode_rows(ask.inputs, ask.fields, served.manifest, floats=ask.floats)
+            decoded = decode_rows(ask.inputs, ask.fields, served.manifest, served.tokenizer, floats=ask.floats)
             reading = served.reading(state.held)
             check_readable(ask, (reading,), options.read)
             direct = Direct(ask, state, reading, options.read, decoded.folded, pins)
-            engine.answer(call, decoded.arrays, [state.held.slot] * len(ask.inputs), direct)
+            served.engine.answer(call, decoded.arrays, [state.held.slot] * len(ask.inputs), direct)
             pins.keep()  # until the call is over
         return direct
 
@@ -125,6 +123,9 @@ class Predictor:
         Raises:
             HandfulError: without `partial`, an ask failed.
         """
+        direct = await self._once_loaded(caller, served, asks, options)
+        if direct is not None:
+            return [await direct.answered()]
         works = [self._begun(caller, served, ask, options) for ask in asks]
         try:
             features = await self._encode(served, _live(works))
@@ -145,6 +146,19 @@ class Predictor:
             except CapacityError as error:
                 _fail(_live(works), error, options)
         return _outcomes(works)
+
+    async def _once_loaded(
+        self, caller: Caller, served: Served, asks: Sequence[Ask], options: PredictOptions
+    ) -> Direct | None:
+        """The call on its way, if all that it needs beside a run is the state of a stored adaptation."""
+        task = asks[0].task if _needs_a_run(served, asks, options) else None
+        if not isinstance(task, ByAdaptation):
+            return None
+        with served.cache.pins() as pins:
+            (found,) = await self._states.pin(pins, caller, served, [task.id], min_revision=options.min_revision)
+            if isinstance(found, HandfulError):
+                return None  # what becomes of that is not only for the state to say
+            return self.direct(caller, CALL.get(), served, asks, options)
 
     async def answer(self, caller: Caller, served: Served, ask: Ask, options: PredictOptions) -> Sequence[Prediction]:
         """The predictions of one ask: of each input in order, and of each task in order within it.
@@ -198,6 +212,14 @@ class Predictor:
         parts = (asks[:middle], asks[middle:])
         first, second = await asyncio.gather(*(self.answers(caller, served, part, options) for part in parts))
         return first + second
+
+
+def _needs_a_run(served: Served, asks: Sequence[Ask], options: PredictOptions) -> bool:
+    """Whether a call needs one run and a state: one ask of one task, of inputs that are quickly decoded."""
+    if len(asks) != 1 or options.partial or not served.decoded_here(asks[0].inputs):
+        return False
+    ask = asks[0]
+    return not isinstance(ask.task, BySupport) and 0 < ask.answers == len(ask.inputs) <= served.engine.limits.max_rows
 
 
 def _live(works: Sequence[_Work]) -> list[_Work]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..codecs.decode import Decoded, decode_rows
+from ..codecs.decode import Decoded, decode_rows, portions
 from ..engine.engine import Engine
 from ..errors import InputInvalid, SupportSetInvalid
 from ..task import Arrays, Label, Labels, SupportSet, TaskState
@@ -17,17 +17,16 @@ from .supports import Labelled
 
 
 async def decode(served: Served, values: Sequence[Any], fields: Sequence[str], executor: Executor) -> Decoded:
-    """Arrays of raw inputs; pictures and texts are decoded off the event loop, since large ones take a while.
+    """Arrays of raw inputs; many or large pictures and texts are decoded off the event loop, since they take a while.
 
-    A few at a time: other calls get their turn, and a call that is over, by its deadline, stops there.
+    A portion at a time: other calls get their turn, and a call that is over, by its deadline, stops there.
     """
-    manifest, size = served.manifest, served.decoded_at_a_time
-    if size is None:
-        return decode_rows(values, fields, manifest)
+    manifest = served.manifest
+    if served.decoded_here(values):
+        return decode_rows(values, fields, manifest, served.tokenizer)
     loop = asyncio.get_running_loop()
     parts = []
-    for at in range(0, max(1, len(values)), size):
-        span = slice(at, at + size)
+    for span in portions(values, manifest):
         found = loop.run_in_executor(executor, decode_rows, values[span], fields[span], manifest, served.tokenizer)
         parts.append(await found)
     if len(parts) == 1:

@@ -13,9 +13,9 @@ from typing import Any
 
 from ..cache import Held, Pins
 from ..errors import AdaptationNotFound, HandfulError, Overloaded, TaskConflict
-from ..npz import pack, unpack
+from ..packing import pack, unpack
 from ..store.lanes import AsyncStore
-from ..store.values import Adaptation, Example, Key, NewState, RevisionMoved
+from ..store.values import Adaptation, Example, Key, Loaded, NewState, RevisionMoved
 from ..task import Arrays, Caller, Label, Labels, SupportSet, TaskState
 from .accepting import check_learns, must_accept, start
 from .beside import all_of
@@ -29,6 +29,9 @@ from .supports import Labelled
 
 ATTEMPTS = 8
 """Tries, while others change the same adaptation, before a caller is told that they are faster."""
+
+MOST_BYTES = 2**16
+"""Of a state that is loaded on the event loop."""
 
 POLL_S = 0.01
 """Between looks for `min_revision`."""
@@ -89,7 +92,7 @@ class Start:
         """The arrays of the prior."""
         return None if self.prior is None else self.prior.arrays
 
-    def slots(self, labels: Sequence[Label], before: Adaptation | None) -> Labels:
+    def slots(self, labels: Sequence[Label], before: Adaptation | Loaded | None) -> Labels:
         """The slots of an adaptation's labels in a bundle.
 
         Raises:
@@ -171,8 +174,19 @@ class States:
         revision = self._store.head_now(key)
         if revision is None or revision < least:
             return None
-        held = pins.find((key, served.digest, revision))
+        held = self._at_hand(pins, served, key, revision)
         return None if held is None else (held, revision)
+
+    def _at_hand(self, pins: Pins, served: Served, key: Key, revision: int) -> Held | None:
+        """The state of a revision, pinned, if it is in the cache, or can be had from the store at once."""
+        place = (key, served.digest, revision)
+        held = pins.find(place)
+        if held is None and served.manifest.state_bytes <= MOST_BYTES and not served.manifest.takes_prior:
+            loaded = self._store.load_now(key, served.digest)
+            if loaded is not None and loaded.revision == revision and loaded.state and not loaded.descriptor:
+                state = _answering(Start(served.rules(), None), loaded, unpack(loaded.state.phi))
+                held = pins.hold(place, state)
+        return held
 
     async def pin(
         self, pins: Pins, caller: Caller, served: Served, names: Sequence[str], *, min_revision: int | None
@@ -186,11 +200,11 @@ class States:
         found: list[tuple[Held, int] | HandfulError | None] = []
         for key in keys:
             revision = heads.get(key, 0)
-            held = pins.find((key, served.digest, revision)) if revision >= (min_revision or 1) else None
+            held = self._at_hand(pins, served, key, revision) if revision >= (min_revision or 1) else None
             found.append(None if held is None else (held, revision))
         waiting = [place for place, state in enumerate(found) if state is None]
         if waiting:
-            calls = (self._pin(pins, served, keys[place], min_revision) for place in waiting)
+            calls = [self._pin(pins, served, keys[place], min_revision) for place in waiting]
             for place, state in zip(waiting, await all_of(calls), strict=True):
                 found[place] = state
         return [state for state in found if state is not None]
@@ -217,23 +231,24 @@ class States:
             await asyncio.sleep(POLL_S)  # until the deadline of the whole call
 
     async def _load(self, served: Served, key: Key, revision: int) -> TaskState:
+        loaded = await self._store.load(key, served.digest)
+        if loaded is None or loaded.revision != revision:
+            raise RevisionMoved(loaded.revision if loaded else None)
+        begun = await self.start(served, loaded.descriptor, field="adaptation")
+        phi = unpack(loaded.state.phi) if loaded.state else await self._rebuild(served, key, revision, begun)
+        return _answering(begun, loaded, phi)
+
+    async def _rebuild(self, served: Served, key: Key, revision: int, begun: Start) -> Arrays:
+        """φ for a bundle that has none of this revision yet.
+
+        Raises:
+            RevisionMoved: the adaptation is at another one by now.
+        """
         adaptation = await self._store.get(key)
         if adaptation is None or adaptation.revision != revision:
             raise RevisionMoved(adaptation.revision if adaptation else None)
-        begun = await self.start(served, adaptation.descriptor, field="adaptation")
-        labels = [example.label for example in adaptation.examples]
-        weights = [example.weight for example in adaptation.examples]
-        slots = begun.slots(labels, adaptation)
-        state = await self._store.state(key, served.digest)
-        if state is not None and state.revision == revision:
-            phi = unpack(state.phi)
-        else:
-            phi = await self._rebuild(served, adaptation, begun, slots)
-        return begun.state(phi, slots, labels, weights)
-
-    async def _rebuild(self, served: Served, adaptation: Adaptation, begun: Start, slots: Labels) -> Arrays:
-        """φ for a bundle that has none of this revision yet."""
         active = [kept(example) for example in adaptation.examples]
+        slots = begun.slots([item.label for item in active], adaptation)
         features = await self._features(served, adaptation.key, active)
         phi, statistics = await adapt(served.engine, begun.support(served, active, features, slots), begun.phi)
         blobs = {item.example_id: pack(found) for item, found in zip(active, features, strict=True)}
@@ -317,6 +332,12 @@ class States:
         fields = [f"{example.field}.input" for example in examples]
         features, folded = await encode(served, values, fields, self._decoder)
         return [row(features, place) for place in range(len(examples))], folded
+
+
+def _answering(begun: Start, loaded: Loaded, phi: Arrays) -> TaskState:
+    """φ of a stored adaptation with what reading its answers needs."""
+    labels, weights = [label for label, _ in loaded.examples], [weight for _, weight in loaded.examples]
+    return begun.state(phi, begun.slots(labels, loaded), labels, weights)
 
 
 def _new_state(served: Served, phi: Arrays, statistics: Arrays | None) -> NewState:

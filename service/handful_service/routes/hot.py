@@ -63,6 +63,14 @@ class Admitted:
             Overloaded: too much is waiting.
         """
         identify(call, self.caller.tenant, learns=False)
+        self.refuse_if_saturated()
+
+    def refuse_if_saturated(self) -> None:
+        """Refuse a call for which too much is waiting.
+
+        Raises:
+            Overloaded: it is.
+        """
         self.service.models.refuse_if_saturated(self.model)
 
     def prepared(self, call: Call | None, content: bytes) -> Prepared:

@@ -1,6 +1,8 @@
 """The store's face for coroutines: its methods, run by threads."""
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -8,11 +10,22 @@ from typing import ParamSpec, TypeVar
 
 from .. import errors
 from .heads import SqliteHeads
+from .sqlite_loads import SqliteLoads, TooMany
 from .store import Store
-from .values import Adaptation, Change, Event, Key, NewState, State, Summary
+from .values import Adaptation, Change, Event, Key, Loaded, NewState, State, Summary
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+MOST_EXAMPLES = 256
+"""Of an adaptation that is loaded where the caller stands: more would hold the event loop up."""
+
+SLOW_S = 0.002
+"""A load that took longer waited for a disk, most likely."""
+
+RESTING = 32
+"""Loads that are left to threads after a slow one."""
 
 
 class _Lane:
@@ -54,6 +67,8 @@ class AsyncStore:
         """
         self._store = store
         self._heads = None if store.file is None else SqliteHeads(store.file)
+        self._loads = None if store.file is None else SqliteLoads(store.file)
+        self._resting = 0
         self._reads = _Lane("store-read", readers, max_waiting)
         self._writes = _Lane("store-write", 1, max_waiting)
 
@@ -76,6 +91,29 @@ class AsyncStore:
     async def state(self, key: Key, digest: str) -> State | None:
         """As `Store.state`."""
         return await self._reads.run(self._store.state, key, digest)
+
+    def load_now(self, key: Key, digest: str) -> Loaded | None:
+        """As `load`, right here: a change of threads costs more. None where there is nothing, or it cannot be told.
+
+        What SQLite reads is in memory as a rule. Where it is not, this is left to threads for a while.
+        """
+        if self._loads is None:
+            return None
+        if self._resting:
+            self._resting -= 1
+            return None
+        started = time.perf_counter()
+        try:
+            return self._loads.load(key, digest, MOST_EXAMPLES)
+        except (sqlite3.Error, TooMany):
+            return None
+        finally:
+            if time.perf_counter() - started > SLOW_S:
+                self._resting = RESTING
+
+    async def load(self, key: Key, digest: str) -> Loaded | None:
+        """As `Store.load`."""
+        return await self._reads.run(self._store.load, key, digest)
 
     async def features(self, key: Key, digest: str) -> dict[str, bytes]:
         """As `Store.features`."""
@@ -111,4 +149,6 @@ class AsyncStore:
             await asyncio.to_thread(lane.close)
         if self._heads is not None:
             self._heads.close()
+        if self._loads is not None:
+            self._loads.close()
         self._store.close()

@@ -1,6 +1,7 @@
 """The store: adaptations by (tenant, model, id)."""
 
 import logging
+import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,8 +13,9 @@ from sqlalchemy.exc import DBAPIError
 
 from .changes import add_state, checksum, chunks, lock, of, put_features, write
 from .database import Database, available, upgrade
+from .sqlite_loads import SqliteLoads
 from .tables import ADAPTATIONS, EVENTS, EXAMPLES, FEATURES, STATES
-from .values import Adaptation, Change, Event, Example, Key, NewState, RevisionMoved, State, Summary, text_label
+from .values import Adaptation, Change, Event, Example, Key, Loaded, NewState, RevisionMoved, State, Summary, text_label
 
 LOG = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Store:
             NotReady: The database cannot be reached, or a newer server wrote it.
         """
         self._database = Database(url)
+        self._loads = None if self._database.file is None else SqliteLoads(self._database.file)
         try:
             with available():
                 upgrade(self._database.writer)
@@ -101,6 +104,20 @@ class Store:
             LOG.warning("the state of %s for bundle %s is damaged and will be rebuilt", key, digest)
             return None
         return State(row.digest, row.revision, row.statistics, row.phi)
+
+    def load(self, key: Key, digest: str) -> Loaded | None:
+        """What a prediction with a bundle needs of an adaptation; None if there is no such adaptation."""
+        if self._loads is not None:
+            try:
+                return self._loads.load(key, digest)
+            except sqlite3.Error:
+                pass  # it waits below, or is told what is wrong
+        adaptation, state = self.get(key), self.state(key, digest)
+        if adaptation is None:
+            return None
+        examples = tuple([(example.label, example.weight) for example in adaptation.examples])
+        current = state if state is not None and state.revision == adaptation.revision else None
+        return Loaded(adaptation.revision, adaptation.labels, adaptation.descriptor, examples, current)
 
     def features(self, key: Key, digest: str) -> dict[str, bytes]:
         """The stored features of the examples for a bundle, by example id; damaged ones are left out."""
@@ -198,6 +215,8 @@ class Store:
 
     def close(self) -> None:
         """Gives the connections back."""
+        if self._loads is not None:
+            self._loads.close()
         self._database.close()
 
     @contextmanager

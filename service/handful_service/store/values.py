@@ -114,6 +114,24 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a prediction needs of an adaptation.
+
+    Attributes:
+        labels: As `Adaptation` has them.
+        descriptor: As `Adaptation` has it.
+        examples: The label and the weight of each, in the order of events.
+        state: φ of this revision for the bundle that was asked for; None where there is none, or a damaged one.
+    """
+
+    revision: int
+    labels: tuple[str | None, ...]
+    descriptor: Mapping[str, Any] | None
+    examples: tuple[tuple[Label, float], ...]
+    state: State | None
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """A change that the caller named, so that sending it twice changes nothing.
 
