@@ -12,7 +12,7 @@ PACKAGES := service models export
 # glibc's trimming costs training up to half of a step.
 TRAIN_ENV := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_PAD_=268435456
 
-.PHONY: serve test lint type load load-peers docs image glyphs heads ensemble scratch known tasks alphabets adult schools papers http clean
+.PHONY: serve test lint type load load-peers docs image glyphs heads ensemble scratch known tasks alphabets adult adult-search schools papers http clean
 
 serve: $(SERVE_ENV)/.installed
 	@$(SERVE_ENV)/bin/python -c "import socket; socket.create_server(('$(HOST)', $(PORT))).close()" 2>/dev/null || \
@@ -154,13 +154,25 @@ tasks: | $(TEST_ENV)/.installed
 # Known tasks: every conditioning with five seeds, and the sharing report. `make --jobs 2 alphabets adult`
 CONDITIONINGS := multi-head concatenation addition film mmoe cross-stitch
 KNOWN_SEEDS := 1 2 3 4 5
+singles_alphabets := alphabets-independent
+singles_adult := adult-income adult-hours adult-occupation
 runs/known/%/result.json: | $(TEST_ENV)/.installed
 	$(ONE_CORE) train models/configs/$(basename $*).toml --set seed=$(patsubst .%,%,$(suffix $*)) --run $(@D)
 known_runs = $(foreach seed,$(KNOWN_SEEDS),runs/known/$(1).$(seed))
 known_results = $(addsuffix /result.json,$(call known_runs,$(1)))
-alphabets adult: %: $(foreach name,independent $(CONDITIONINGS),$(call known_results,%-$(name)))
+alphabets: $(foreach name,$(singles_alphabets),$(call known_results,$(name)))
+adult: $(foreach name,$(singles_adult),$(call known_results,$(name)))
+alphabets adult: %: $(foreach name,$(CONDITIONINGS),$(call known_results,%-$(name)))
 	$(ONE_CORE) evaluate $(foreach name,$(CONDITIONINGS),$(call known_runs,$*-$(name))) \
-	  --against-single $(call known_runs,$*-independent) --markdown docs/results/$*.md
+	  --against-single $(foreach name,$(singles_$*),$(call known_runs,$(name))) --markdown docs/results/$*.md
+
+# The settings of `adult`: as many trials for each arm and each single task. The best are copied into the configs by hand.
+searches := $(foreach name,$(CONDITIONINGS) $(singles_adult:adult-%=%),search-adult-$(name))
+.PHONY: $(searches)
+adult-search: $(searches)
+$(searches): search-adult-%: | $(TEST_ENV)/.installed
+	$(ONE_CORE) search models/configs/adult-$*.toml --out runs/search/adult-$*
+	mkdir -p docs/results/adult-search && cp runs/search/adult-$*/search.csv docs/results/adult-search/$*.csv
 
 # Described tasks. Of schools a run for each split; the bundle is that of the first.
 SPLITS := 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29

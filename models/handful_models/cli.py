@@ -75,7 +75,7 @@ def search(argv: Sequence[str]) -> int:
         config = read_config(arguments.config, arguments.set)
         folder = arguments.out or Path("runs") / f"{config.name}-search"
         best, score = run_search(config, folder, arguments.data)
-        print(f"best: {', '.join(f'{name} = {value:g}' for name, value in best.items())}; selection {score:.4f}")
+        print(f"best: {', '.join(f'{name} = {value}' for name, value in best.items())}; selection {score:.4f}")
         print(f"all trials: {folder / 'search.csv'}")
 
     return run_command(parser, argv, command)

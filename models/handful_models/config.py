@@ -235,16 +235,26 @@ class ScheduleConfig(_Section):
 
 
 class SearchConfig(_Section):
-    """Random search (Bergstra, Bengio 2012): settings by their dotted names, log-uniform between two bounds."""
+    """Random search (Bergstra, Bengio 2012): settings by their dotted names, between two bounds or of a list."""
 
     ranges: dict[str, tuple[float, float]] = Field(min_length=1)
+    choices: dict[str, tuple[Any, ...]] = Field({}, description="Settings with the values that may be drawn.")
     trials: int = Field(8, ge=1, le=1000)
+    seeds: int = Field(1, ge=1, le=100, description="Runs of a trial, whose mean score is the trial's.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The settings that are drawn."""
+        return (*self.ranges, *self.choices)
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> "SearchConfig":
         for name, (low, high) in self.ranges.items():
             if not 0 < low < high:
                 raise ValueError(f"search.ranges.{name}: two rising numbers above 0, got [{low:g}, {high:g}]")
+        for name, values in self.choices.items():
+            if name in self.ranges or not values:
+                raise ValueError(f"search.choices.{name}: one value or more, and not among search.ranges")
         return self
 
 

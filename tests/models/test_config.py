@@ -29,6 +29,11 @@ def test_the_committed_configs_are_valid(path: Path) -> None:
         ("[optimizer]\nsteps = 5\n[episodes]\nshot = [1, 5]\nquery = 16", r"at most 20 drawings together, got 21"),
         ('[optimizer]\nsteps = 5\nprecision = "bfloat16"', r"optimizer\.precision: bfloat16 is for"),
         ("[optimizer]\nsteps = 5\n[search.ranges]\n'optimizer.rate' = [1.0, 0.1]", r"two rising numbers above 0"),
+        (
+            "[optimizer]\nsteps = 5\n[search.ranges]\n'optimizer.rate' = [0.1, 1.0]\n"
+            "[search.choices]\n'optimizer.rate' = [0.2]",
+            r"search\.choices\.optimizer\.rate: one value or more, and not among",
+        ),
         ("[learner.options]\nheat = 3\n[optimizer]\nsteps = 5", r"learner: .*options\.heat: Extra inputs"),
         ("[optimizer]\nsteps = 5\n[augment]\ndegrees = 45", r"augment\.degrees"),
         ("[optimizer", "not TOML"),

@@ -111,6 +111,14 @@ def test_trials_are_spread_evenly_over_orders_of_magnitude() -> None:
     assert all(isinstance(row["episodes.tasks"], int) and 2 <= row["episodes.tasks"] <= 32 for row in found)
 
 
+def test_searches_of_one_seed_agree_in_the_settings_that_they_have_in_common() -> None:
+    rate, hidden = {"optimizer.rate": (1e-4, 1e-1)}, {"learner.options.hidden": ([64], [64, 64], [128])}
+    few = trials(SearchConfig(ranges=rate, choices=hidden, trials=20), seed=3)
+    more = trials(SearchConfig(ranges={"optimizer.clip_norm": (1.0, 9.0), **rate}, choices=hidden, trials=30), seed=3)
+    assert few == [{name: row[name] for name in few[0]} for row in more[:20]]
+    assert {tuple(row["learner.options.hidden"]) for row in few} == {(64,), (64, 64), (128,)}
+
+
 def test_a_search_trains_its_trials_and_names_the_best(
     synthetic: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -122,9 +130,19 @@ def test_a_search_trains_its_trials_and_names_the_best(
     assert len(lines) == 3
     assert float(lines[1].split(",")[1]) >= float(lines[2].split(",")[1])
     assert f"best: optimizer.rate = {float(lines[1].split(',')[0]):g}" in capsys.readouterr().out
-    before = (tmp_path / "trials" / "trial-000" / "weights.pt").stat().st_mtime_ns
+    before = (tmp_path / "trials" / "trial-000" / "seed-0" / "weights.pt").stat().st_mtime_ns
     assert search(arguments) == 0  # a finished trial is not trained again
-    assert (tmp_path / "trials" / "trial-000" / "weights.pt").stat().st_mtime_ns == before
+    assert (tmp_path / "trials" / "trial-000" / "seed-0" / "weights.pt").stat().st_mtime_ns == before
+
+
+def test_the_score_of_a_trial_is_the_mean_over_its_seeds(synthetic: Path, tmp_path: Path) -> None:
+    more = '[search]\ntrials = 1\nseeds = 2\n[search.ranges]\n"optimizer.rate" = [1e-4, 1e-2]\n'
+    out = tmp_path / "trials"
+    assert search([str(toml(tmp_path, more=more)), "--out", str(out), "--data", str(synthetic)]) == 0
+    runs = [Run(out / "trial-000" / f"seed-{seed}") for seed in (0, 1)]
+    assert [run.read_config().seed for run in runs] == [0, 1]
+    scores = [json.loads(run.result.read_text())["selection"] for run in runs]
+    assert float((out / "search.csv").read_text().split(",")[-1]) == pytest.approx(np.mean(scores))
 
 
 def test_a_search_without_ranges_or_selection_is_refused(

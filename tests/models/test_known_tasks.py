@@ -12,7 +12,7 @@ from tests.data import real_data, write_synthetic_adult
 
 from handful_models.adult import AdultTasks
 from handful_models.alphabets_tasks import DRAWINGS, AlphabetTasks
-from handful_models.config import AugmentConfig, TrainConfig, changed, read_config
+from handful_models.config import AugmentConfig, KnownTasksConfig, TrainConfig, changed, read_config
 from handful_models.errors import ConfigInvalid, DataMissing
 from handful_models.multitask import MultiTask
 from handful_models.runs import Run
@@ -145,16 +145,29 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
     assert [step for step, _ in read_curves(broken.task_losses)["alphabet-1"]] == [50, 100]
 
 
-def test_the_shipped_configs_are_valid_and_differ_in_their_conditioning_alone() -> None:
-    for data in ("alphabets", "adult"):
-        paths = sorted(Path("models/configs").glob(f"{data}-*.toml"))
-        assert len(paths) == 7
-        configs = [read_config(path).model_dump(mode="json") for path in paths]
-        assert len({config["learner"]["options"].pop("conditioning") for config in configs}) == 7
-        for config in configs:
-            config["learner"]["options"].pop("experts", None)
-            config.pop("name")
-        assert all(config == configs[0] for config in configs)
+def test_the_shipped_configs_of_alphabets_differ_in_their_conditioning_alone() -> None:
+    configs = [read_config(path).model_dump(mode="json") for path in Path("models/configs").glob("alphabets-*.toml")]
+    assert len({config["learner"]["options"].pop("conditioning") for config in configs}) == len(configs) == 7
+    for config in configs:
+        config["learner"]["options"].pop("experts", None)
+        config.pop("name")
+    assert all(config == configs[0] for config in configs)
+
+
+def test_the_shipped_configs_of_adult_have_the_same_updates_early_stopping_and_trials() -> None:
+    configs = [read_config(path) for path in Path("models/configs").glob("adult-*.toml")]
+    only = [config.data.only for config in configs if isinstance(config.data, KnownTasksConfig)]
+    assert sorted(only) == [()] * 6 + [("hours",), ("income",), ("occupation",)]
+    assert all(config.batches.rows == 128 * (len(tasks) or 3) for config, tasks in zip(configs, only, strict=True))
+    same = [(config.optimizer.steps, config.optimizer.warmup_steps, config.schedule) for config in configs]
+    assert all(each == same[0] for each in same)
+    searches = [config.search for config in configs if config.search]
+    assert [(search.trials, search.seeds) for search in searches] == [(22, 2)] * 9
+    names = ("optimizer.rate", "optimizer.weight_decay", "optimizer.ema_decay",
+             *(f"learner.options.{name}" for name in ("hidden", "width", "bins", "dropout")))  # fmt: skip
+    for name in names:
+        drawn = [{**search.ranges, **search.choices}[name] for search in searches]
+        assert all(each == drawn[0] for each in drawn)
 
 
 def test_known_tasks_need_a_method_that_knows_them_and_the_other_way_round() -> None:
