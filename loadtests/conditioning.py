@@ -6,8 +6,8 @@ Graphs have fresh weights, for time does not depend on what they are; one thread
 take turns, so that a machine that slows down slows all of them; a ratio is the median over rounds. The bare graph is
 the same trunk with one linear head, exported alone; «of as many networks» has the experts or columns that a row runs
 through, averaged. Sorting is 30 bare graphs, one a task, each run on the rows of its task. Conditioned rows run as in
-the server: two graphs, and states gathered between them. Through HTTP a call has 30 rows of one input, of 30 tasks or
-of one, on a shipped bundle.
+the server: states are gathered for one graph, which is encode and predict in one. Through HTTP a call has 30 rows of
+one input, of 30 tasks or of one, on a shipped bundle.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from handful_models.conditioning import form_of
 from handful_models.learner import Descriptor, Reader
 from handful_models.multitask import ConditioningName, MultiTask, MultiTaskOptions
 from handful_models.record_encoder import RecordField
+from handful_service.engine.joining import joined
 
 TASKS, LABELS, NUMBERS = 30, 20, 16
 MIXTURES = ("mmoe", "cross-stitch")
@@ -90,15 +91,20 @@ def session(content: bytes) -> Any:
 
 @cache
 def graphs_of(trunk: str, conditioning: str) -> dict[str, Any]:
-    """The sessions of a learner's graphs."""
+    """The sessions of a learner's graphs; encode and predict are one, as in the server."""
     learner = learner_of(trunk, conditioning)
     kinds: dict[Descriptor, dict[str, Tensor]] = {"id": {"index": torch.arange(3)}}
     found = described_edges(learner, {"x": torch.from_numpy(inputs_of(trunk, 3))}, kinds)
-    return {name: session(graph) for name, graph in export_described_graphs(learner, found, kinds).items()}
+    graphs = dict(export_described_graphs(learner, found, kinds))
+    both = joined(graphs["encode"], graphs["predict"]) if "encode" in graphs else None
+    if both is not None:
+        del graphs["encode"]
+        graphs["predict"] = both
+    return {name: session(graph) for name, graph in graphs.items()}
 
 
 def described_run(graphs: Mapping[str, Any], x: np.ndarray, index: np.ndarray) -> Run:
-    """Encoding rows, taking the state of each one's task, and predicting, as the server does."""
+    """Taking the state of each row's task, encoding and predicting, as the server does."""
     table = _named(graphs["describe.id"], {"index": np.arange(TASKS, dtype=np.int64)})
     given = {"x": x}
 
