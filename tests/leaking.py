@@ -7,7 +7,7 @@ from typing import Any
 
 from loadtests.memory import MOST_GROWTH, measure
 
-from handful_service.engine.engine import Engine
+from handful_service.engine.graphs import Graphs
 from handful_service.engine.slots import SlotTables
 from tests.serving import BUNDLES
 
@@ -16,13 +16,13 @@ kept: list[Any] = []
 
 def keep_batches() -> None:
     """Every batch's arrays stay alive."""
-    run = Engine._run
+    run = Graphs.run
 
-    def kept_run(self: Engine, graph: Any, feed: Any, rows: int) -> Any:
+    def kept_run(self: Graphs, graph: Any, feed: Any, rows: int) -> Any:
         kept.append(feed)
         return run(self, graph, feed, rows)
 
-    Engine._run = kept_run  # type: ignore[method-assign]
+    Graphs.run = kept_run  # type: ignore[method-assign]
 
 
 def keep_states() -> None:

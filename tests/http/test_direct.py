@@ -13,6 +13,7 @@ from tests.tasks import alike, problem, scores
 from tests.tiny import Tiny, build
 
 from handful_service.predictor.predicting import Predictor
+from handful_service.store.lanes import AsyncStore
 
 OPEN, FIXED = Tiny(), Tiny(name="fixed", labels=("a", "b", "c"))
 PATH = "/v1/models/tiny/predict"
@@ -76,17 +77,23 @@ def pinned(api: Api) -> int:
     return sum(held.pins for served in api.service.served for held in served.cache._held.values())
 
 
-def test_a_state_at_hand_is_answered_with_directly_and_as_every_other_way(api: Api, directly: list[str]) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_state_is_answered_with_directly_and_as_every_other_way(
+    api: Api, directly: list[str], monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
     put(api, 1)
+    if not at_once:  # a thread loads it, and the call goes on as if it had been there
+        monkeypatch.setattr(AsyncStore, "load_now", lambda self, key, digest: None)
     first = api.post(PATH, json=asked(1))
-    assert directly == []
-    again = api.post(PATH, json=asked(1))
     assert directly == ["ByAdaptation"]
+    again = api.post(PATH, json=asked(1))
+    assert directly == ["ByAdaptation"] * 2
     assert first.json() == again.json()
     rows = [{"input": row, "adaptation": "user-1"} for row in INPUTS]
     assert api.post(PATH, json={"rows": rows}).json() == first.json()
-    assert directly == ["ByAdaptation"]
+    assert directly == ["ByAdaptation"] * 2
     assert alike(scores(again), expected(1))
+    assert pinned(api) == 0
 
 
 def test_users_who_contradict_each_other_share_runs_and_get_their_own_answers(api: Api, directly: list[str]) -> None:
@@ -102,7 +109,7 @@ def test_users_who_contradict_each_other_share_runs_and_get_their_own_answers(ap
         in_flight(api, 1 + len(users))
     for user, answer in zip(users, waiting, strict=True):
         assert alike(scores(answer.result(20)), expected(user))
-    assert len(directly) == len(users)
+    assert len(directly) == 2 * len(users)
     assert max(sizes) > 3
     assert pinned(api) == 0
 
@@ -113,7 +120,7 @@ def test_bytes_are_answered_with_directly_and_as_lists_are(api: Api, directly: l
     content = np.array(INPUTS, "<f4").tobytes()
     sent = {"content": content, "headers": {"Content-Type": "application/octet-stream"}}
     assert api.post(f"{PATH}?adaptation=user-1", **sent).json() == api.post(PATH, json=asked(1)).json()
-    assert directly == ["ByAdaptation"] * 2
+    assert directly == ["ByAdaptation"] * 3
     one = {**sent, "content": content[:16]}
     assert alike(scores(api.post(f"{PATH}?adaptation=user-1", **one)), expected(1)[:1])
 
@@ -132,7 +139,7 @@ def test_a_change_is_seen_by_the_next_call(api: Api, directly: list[str]) -> Non
         put(api, 1, support_of(user))
         for _ in range(2):
             assert alike(scores(api.post(PATH, json=asked(1))), expected(user))
-    assert len(directly) == 3
+    assert len(directly) == 6
     assert api.delete("/v1/models/tiny/adaptations/user-1").status_code == 204
     problem(api.post(PATH, json=asked(1)), 404, "adaptation-not-found")
 
@@ -187,7 +194,7 @@ def test_a_call_that_is_late_is_told_so_and_never_computed(api: Api, directly: l
         late = api.post(PATH, json=asked(1, INPUTS * 7), headers={"X-Deadline-Ms": "100"})
         problem(late, 504, "deadline-exceeded")
     assert first.result(20).status_code == 200
-    assert len(directly) == 2
+    assert len(directly) == 3
     assert 21 not in computed
     assert pinned(api) == 0
 
