@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from types import FrameType
 
 import uvicorn
@@ -17,6 +18,9 @@ from .protocol import protocol_of
 from .settings import Settings, unknown_variables
 
 log = logging.getLogger("handful.service")
+
+SWITCH_S = 0.0005
+"""How long a thread may keep the interpreter's lock while the event loop waits for it; Python's own is ten times that."""
 
 
 class Server(uvicorn.Server):
@@ -57,10 +61,14 @@ class Server(uvicorn.Server):
         log.info("ready")
 
     def keep_what_is_loaded(self) -> None:
-        """Never look for garbage in what is there by now: that would hold calls up for tens of milliseconds."""
+        """Never look for garbage in what is there by now: that would hold calls up for tens of milliseconds.
+
+        Nor may a thread that decodes or writes keep the interpreter's lock from the event loop for as long.
+        """
         if self.owns_process:
             gc.collect()
             gc.freeze()
+            sys.setswitchinterval(SWITCH_S)
 
     def drain(self) -> None:
         """Turn readiness to 503, and close each connection with its next answer: none may be cut off later."""

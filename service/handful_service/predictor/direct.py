@@ -25,12 +25,15 @@ class Direct:
         options: What the caller wants of an answer.
         folded: The folded fields of each input.
         pins: What the call pinned.
+        taught: The folded fields of its examples.
 
     Attributes:
         told: Called once, when the call is over; it raises nothing.
     """
 
-    __slots__ = ("_ask", "_error", "_folded", "_options", "_over", "_pins", "_reading", "_state", "_y", "told")
+    __slots__ = (
+        "_ask", "_error", "_folded", "_options", "_over", "_pins", "_reading", "_state", "_taught", "_y", "told",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -40,9 +43,10 @@ class Direct:
         options: ReadOptions,
         folded: Sequence[tuple[str, ...]],
         pins: Pins,
+        taught: tuple[str, ...] = (),
     ) -> None:
         self._ask, self._state, self._reading = ask, state, reading
-        self._options, self._folded, self._pins = options, folded, pins
+        self._options, self._folded, self._pins, self._taught = options, folded, pins, taught
         self._y: Array | None = None
         self._error: Exception | None = None
         self._over = False
@@ -88,7 +92,7 @@ class Direct:
         if self._y is None:
             raise RuntimeError("the call was given up")
         answers = read(self._y, self._reading, self._options)
-        return predictions(self._ask, self._folded, (self._state,), (self._reading,), answers)
+        return predictions(self._ask, self._folded, (self._state,), (self._reading,), answers, self._taught)
 
     async def answered(self) -> list[Prediction]:
         """The answers, for a coroutine, which may be cancelled; see `predictions`."""

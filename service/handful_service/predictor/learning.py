@@ -109,6 +109,11 @@ class Lesson:
         self._taught: tuple[tuple[str, ...], ...] = ()
 
     @property
+    def known(self) -> Learned | None:
+        """What the support set comes to, if that is known."""
+        return self._learned
+
+    @property
     def examples(self) -> list[Labelled]:
         """Those whose inputs have to be encoded: none where the support set is known."""
         return [] if self._learned is not None else self._examples

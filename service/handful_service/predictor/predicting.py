@@ -6,6 +6,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..cache import Pins
 from ..codecs.decode import decode_rows
 from ..engine.calls import CALL, Call
 from ..errors import CapacityError, HandfulError, InputInvalid
@@ -99,21 +100,15 @@ class Predictor:
         Raises:
             HandfulError: the ask is not valid, or too much is waiting.
         """
-        if not _needs_a_run(served, asks, options):
-            return None
         ask = asks[0]
+        if isinstance(ask.task, BySupport) or not _needs_a_run(served, asks, options):
+            return None
         check_task(served, ask.task, options.read)
         with served.cache.pins() as pins:
             state = find(pins, caller, served, self._states, ask.task, options.min_revision)
             if state is None:
                 return None
-            decoded = decode_rows(ask.inputs, ask.fields, served.manifest, served.tokenizer, floats=ask.floats)
-            reading = served.reading(state.held)
-            check_readable(ask, (reading,), options.read)
-            direct = Direct(ask, state, reading, options.read, decoded.folded, pins)
-            served.engine.answer(call, decoded.arrays, [state.held.slot] * len(ask.inputs), direct)
-            pins.keep()  # until the call is over
-        return direct
+            return _on_its_way(call, served, ask, state, pins, options)
 
     async def answers(
         self, caller: Caller, served: Served, asks: Sequence[Ask], options: PredictOptions
@@ -127,6 +122,9 @@ class Predictor:
         if direct is not None:
             return [await direct.answered()]
         works = [self._begun(caller, served, ask, options) for ask in asks]
+        direct = _once_known(served, works, options)
+        if direct is not None:
+            return [await direct.answered()]
         try:
             features = await self._encode(served, _live(works))
         except CapacityError as error:
@@ -214,12 +212,41 @@ class Predictor:
         return first + second
 
 
+def _on_its_way(
+    call: Call | None,
+    served: Served,
+    ask: Ask,
+    state: Pinned,
+    pins: Pins,
+    options: PredictOptions,
+    taught: tuple[str, ...] = (),
+) -> Direct:
+    """A call that needs nothing but a run any more; what it pinned stays so until it is over."""
+    decoded = decode_rows(ask.inputs, ask.fields, served.manifest, served.tokenizer, floats=ask.floats)
+    reading = served.reading(state.held)
+    check_readable(ask, (reading,), options.read)
+    direct = Direct(ask, state, reading, options.read, decoded.folded, pins, taught)
+    served.engine.answer(call, decoded.arrays, [state.held.slot] * len(ask.inputs), direct)
+    pins.keep()
+    return direct
+
+
+def _once_known(served: Served, works: Sequence[_Work], options: PredictOptions) -> Direct | None:
+    """The call on its way, if it has one support set, and what that comes to is known."""
+    lesson = works[0].lesson if len(works) == 1 else None
+    if lesson is None or lesson.known is None or not _needs_a_run(served, [works[0].ask], options):
+        return None
+    with served.cache.pins() as pins:
+        state = Pinned(pins.borrow(lesson.known.state), "support", folded=lesson.known.folded)
+        return _on_its_way(CALL.get(), served, works[0].ask, state, pins, options, lesson.folded)
+
+
 def _needs_a_run(served: Served, asks: Sequence[Ask], options: PredictOptions) -> bool:
     """Whether a call needs one run and a state: one ask of one task, of inputs that are quickly decoded."""
     if len(asks) != 1 or options.partial or not served.decoded_here(asks[0].inputs):
         return False
     ask = asks[0]
-    return not isinstance(ask.task, BySupport) and 0 < ask.answers == len(ask.inputs) <= served.engine.limits.max_rows
+    return 0 < ask.answers == len(ask.inputs) <= served.engine.limits.max_rows
 
 
 def _live(works: Sequence[_Work]) -> list[_Work]:
