@@ -12,7 +12,7 @@ PACKAGES := service models export
 # glibc's trimming costs training up to half of a step.
 TRAIN_ENV := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000 MALLOC_TOP_PAD_=268435456
 
-.PHONY: serve test lint type load load-peers docs image glyphs heads ensemble scratch known tasks alphabets adult adult-search schools papers http clean
+.PHONY: serve test lint type load load-peers docs image glyphs heads ensemble scratch known tasks alphabets adult adult-widths adult-search schools papers http clean
 
 serve: $(SERVE_ENV)/.installed
 	@$(SERVE_ENV)/bin/python -c "import socket; socket.create_server(('$(HOST)', $(PORT))).close()" 2>/dev/null || \
@@ -158,13 +158,23 @@ singles_alphabets := alphabets-independent
 singles_adult := adult-income adult-hours adult-occupation
 runs/known/%/result.json: | $(TEST_ENV)/.installed
 	$(ONE_CORE) train models/configs/$(basename $*).toml --set seed=$(patsubst .%,%,$(suffix $*)) --run $(@D)
+# The arm that is best on selection rows, with a quarter of its width, half, and twice.
+hidden_18 := 64
+hidden_37 := 128
+hidden_146 := 512
+widths_adult := $(foreach width,18 37 146,adult-cross-stitch-w$(width))
+runs/known/adult-cross-stitch-w%/result.json: | $(TEST_ENV)/.installed
+	$(ONE_CORE) train models/configs/adult-cross-stitch.toml --set seed=$(patsubst .%,%,$(suffix $*)) \
+	  --set learner.options.width=$(basename $*) --set 'learner.options.hidden=[$(hidden_$(basename $*))]' --run $(@D)
 known_runs = $(foreach seed,$(KNOWN_SEEDS),runs/known/$(1).$(seed))
 known_results = $(addsuffix /result.json,$(call known_runs,$(1)))
 alphabets: $(foreach name,$(singles_alphabets),$(call known_results,$(name)))
-adult: $(foreach name,$(singles_adult),$(call known_results,$(name)))
+adult-widths: $(foreach name,$(widths_adult),$(call known_results,$(name)))
+adult: adult-widths $(foreach name,$(singles_adult),$(call known_results,$(name)))
 alphabets adult: %: $(foreach name,$(CONDITIONINGS),$(call known_results,%-$(name)))
 	$(ONE_CORE) evaluate $(foreach name,$(CONDITIONINGS),$(call known_runs,$*-$(name))) \
-	  --against-single $(foreach name,$(singles_$*),$(call known_runs,$(name))) --markdown docs/results/$*.md
+	  --against-single $(foreach name,$(singles_$*),$(call known_runs,$(name))) \
+	  $(if $(widths_$*),--widths $(foreach name,$(widths_$*),$(call known_runs,$(name)))) --markdown docs/results/$*.md
 
 # The settings of `adult`: as many trials for each arm and each single task. The best are copied into the configs by hand.
 searches := $(foreach name,$(CONDITIONINGS) $(singles_adult:adult-%=%),search-adult-$(name))

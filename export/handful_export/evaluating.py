@@ -29,6 +29,14 @@ def evaluate(argv: Sequence[str]) -> int:
         metavar="RUN",
         help="compare runs of known tasks with these, the sharing report",
     )
+    parser.add_argument(
+        "--widths",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="runs of one arm of the sharing report with other widths of its trunk",
+    )
     parser.add_argument("--bundle", type=Path, action="append", default=[], help="a bundle, measured through HTTP")
     parser.add_argument("--split", default="evaluation", help="of the characters (default: evaluation)")
     parser.add_argument("--seed", type=int, default=0, help="of the episodes (default: 0)")
@@ -41,6 +49,8 @@ def evaluate(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     if bool(arguments.runs) == bool(arguments.bundle):
         parser.error("name either runs or bundles")
+    if arguments.widths and not arguments.against_single:
+        parser.error("--widths is for the sharing report: name single-task runs by --against-single")
     try:
         command = shlex.join(["handful", "evaluate", *argv])
         text = _bundles(arguments, command) if arguments.bundle else _runs(arguments, command)
@@ -85,8 +95,8 @@ def _known(runs: "list[Run]", arguments: argparse.Namespace, command: str) -> st
 
     if not arguments.against_single:
         return evaluation_page([measure_known(run, arguments.data) for run in runs], command)
-    single = [Run(folder) for folder in arguments.against_single]
-    return sharing_report(runs, single, arguments.data, page=arguments.markdown, command=command)
+    single, widths = ([Run(folder) for folder in folders] for folders in (arguments.against_single, arguments.widths))
+    return sharing_report(runs, single, arguments.data, page=arguments.markdown, command=command, widths=widths)
 
 
 def _tasks(runs: "list[Run]", arguments: argparse.Namespace, command: str) -> str:

@@ -17,6 +17,7 @@ from .errors import ConfigInvalid
 from .multitask import MultiTask
 from .task_evaluation import Measured
 from .task_losses import gradients, losses_of
+from .task_measuring import TaskFigure
 from .task_sampling import TaskBatch, TaskRows
 
 REPLICATES = 10_000
@@ -91,8 +92,7 @@ def compare(
     Raises:
         ConfigInvalid: a seed or a task has no single-task model, or the rows differ.
     """
-    runs = {each.run.read_config().seed: each for each in shared}
-    alone = singles_by_seed(single)
+    runs, alone = by_seed(shared), singles_by_seed(single)
     if missing := runs.keys() - alone.keys():
         raise ConfigInvalid(f"{name}: no single-task runs with the seeds {sorted(missing)}")
     seeds = tuple(sorted(runs))
@@ -102,10 +102,7 @@ def compare(
     lines, all_gains = [], []
     for figure, size in zip(first.figures, first.sizes, strict=True):
         pairs = [(runs[seed].by_task[figure.task].values, _own(alone[seed], figure.task)) for seed in seeds]
-        if any(len(one) != len(other) for one, other in pairs):
-            raise ConfigInvalid(f"{figure.task}: the single-task model was measured on other rows")
-        sign = 1.0 if figure.higher else -1.0
-        differences = sign * np.stack([one - other for one, other in pairs])
+        differences = _differences(figure, pairs)
         base = float(np.mean([other.mean() for _, other in pairs]))
         gains = 100 * resampled(differences, weights, generator) / abs(base)
         lines.append((figure, size, float(np.mean([one.mean() for one, _ in pairs])), base,
@@ -119,6 +116,33 @@ def compare(
     trained = sum(value.numel() for value in first.learner.parameters())
     low, high = _ends(np.mean(all_gains, axis=0))
     return ArmSharing(name, tasks, float(np.mean([each.delta for each in tasks])), low, high, selection, trained, seeds)
+
+
+def delta_between(
+    arm: Sequence[Measured], other: Sequence[Measured], single: Sequence[Measured]
+) -> tuple[float, float, float]:
+    """By how much the Δm of one arm is above that of another of the same seeds, and its 95 % interval.
+
+    Seeds and rows are paired, as in `compare`; in % of the same single-task figures.
+    """
+    runs, others, alone = by_seed(arm), by_seed(other), singles_by_seed(single)
+    seeds = tuple(sorted(runs))
+    generator = np.random.default_rng(0)
+    weights = _seed_weights(generator, len(seeds))
+    deltas, gains = [], []
+    for figure in runs[seeds[0]].figures:
+        task = figure.task
+        differences = _differences(figure, [(runs[seed].by_task[task].values, others[seed].by_task[task].values)
+                                            for seed in seeds])  # fmt: skip
+        scale = 100 / abs(float(np.mean([_own(alone[seed], task).mean() for seed in seeds])))
+        deltas.append(scale * float(differences.mean()))
+        gains.append(scale * resampled(differences, weights, generator))
+    return float(np.mean(deltas)), *_ends(np.mean(gains, axis=0))
+
+
+def by_seed(group: Sequence[Measured]) -> dict[int, Measured]:
+    """Runs of one config by their seeds."""
+    return {each.run.read_config().seed: each for each in group}
 
 
 def singles_by_seed(single: Sequence[Measured]) -> dict[int, dict[str, Values]]:
@@ -137,6 +161,13 @@ def _own(values: Mapping[str, Values], task: str) -> Values:
     if task not in values:
         raise ConfigInvalid(f"no single-task model of {task}")
     return values[task]
+
+
+def _differences(figure: TaskFigure, pairs: Sequence[tuple[Values, Values]]) -> Values:
+    """`[seed, row]`, above 0 where the first of a pair is better."""
+    if any(len(one) != len(other) for one, other in pairs):
+        raise ConfigInvalid(f"{figure.task}: the models to compare were measured on other rows")
+    return np.asarray((1.0 if figure.higher else -1.0) * np.stack([one - other for one, other in pairs]))
 
 
 def _seed_weights(generator: np.random.Generator, seeds: int) -> Values:

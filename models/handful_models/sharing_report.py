@@ -15,11 +15,20 @@ from .runs import Run, write_json
 from .sharing import ArmSharing, TaskSharing, advice, compare, cosines
 from .task_data import open_tasks
 from .task_evaluation import Measured, measure_known
+from .trunk_widths import sweep, width_section
 
 Matrix = NDArray[np.float64]
 
 
-def sharing_report(shared: Sequence[Run], single: Sequence[Run], data: Path, *, page: Path | None, command: str) -> str:
+def sharing_report(
+    shared: Sequence[Run],
+    single: Sequence[Run],
+    data: Path,
+    *,
+    page: Path | None,
+    command: str,
+    widths: Sequence[Run] = (),
+) -> str:
     """Measure runs, compare every arm with the single-task models, and write what bundles say.
 
     Each shared run gets its own arm's comparison in `evaluation.json`, and advice for each task in `notes.json`.
@@ -30,15 +39,17 @@ def sharing_report(shared: Sequence[Run], single: Sequence[Run], data: Path, *, 
         data: The data folder.
         page: Where the page will stand; pictures are written beside it. None: no pictures.
         command: What wrote it.
+        widths: Runs of one of the arms with other widths of its trunk, and the same name and seeds.
 
     Returns:
         The page, in Markdown.
 
     Raises:
         RunUnfinished: a run has no weights yet.
-        ConfigInvalid: the runs are of different data sets, or a single-task model is missing.
+        ConfigInvalid: the runs are of different data sets, a single-task model is missing, or a run of `widths`
+            differs from its arm in more than the width.
     """
-    if len(sets := {run.read_config().data.set for run in (*shared, *single)}) > 1:
+    if len(sets := {run.read_config().data.set for run in (*shared, *single, *widths)}) > 1:
         raise ConfigInvalid(f"the runs are of different data sets: {', '.join(sorted(sets))}")
     alone = [measure_known(run, data) for run in single]
     groups: dict[str, list[Measured]] = {}
@@ -51,7 +62,10 @@ def sharing_report(shared: Sequence[Run], single: Sequence[Run], data: Path, *, 
             _keep(each.run, arms[name], found[name])
     best = max(arms.values(), key=lambda arm: -np.inf if arm.selection is None else arm.selection)
     pictures = _pictures(best, groups[best.name], found[best.name], page) if page else []
-    return _page(list(arms.values()), best, found[best.name], pictures, command)
+    text = _page(list(arms.values()), best, found[best.name], pictures, command)
+    if widths:
+        text += width_section(sweep(groups, [measure_known(run, data) for run in widths], alone))
+    return text
 
 
 def _selection(group: Sequence[Measured]) -> float | None:
