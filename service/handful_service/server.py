@@ -20,7 +20,7 @@ from .settings import Settings, unknown_variables
 log = logging.getLogger("handful.service")
 
 SWITCH_S = 0.0005
-"""How long a thread may keep the interpreter's lock while the event loop waits for it; Python's own is ten times that."""
+"""How long a thread may keep the interpreter's lock while the event loop waits for it; by default ten times as long."""
 
 
 class Server(uvicorn.Server):
