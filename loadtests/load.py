@@ -103,6 +103,22 @@ def table(workloads: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def page(result: Mapping[str, Any], chart: Path | None) -> str:
+    """The figures, with where they come from, in Markdown; the chart lies beside."""
+    lines = [
+        "# The load test", "",
+        f"Written by `{result['command']}` on {result['machine']}, commit {result['commit']}; load average at the "
+        f"start {result['load_average_at_start']:.2f}. {CONNECTIONS} connections; {result['users']} users; the open "
+        f"loops send at {result['share_of_capacity']:g} of what the closed ones reached, and a latency counts from the "
+        "time at which the call should have left. The generator is a Python process on the same machine.", "",
+        table(result["workloads"]), "",
+        *([f"![{chart.name}]({chart.name})", ""] if chart is not None else []),
+        "No threshold is missed." if not result["missed"] else "Thresholds that are missed:", "",
+        *(f"- {line}" for line in result["missed"]),
+    ]  # fmt: skip
+    return "\n".join(lines).rstrip() + "\n"
+
+
 def draw_chart(result: Mapping[str, Any], path: Path) -> None:
     """Throughput of the closed loops and percentiles of the open ones, beside each other."""
     import matplotlib as mpl  # noqa: PLC0415 (a second of import that only the chart needs)
@@ -139,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", metavar="NAME", help="a workload; may be given several times")
     parser.add_argument("--json", type=Path, help="write everything here")
     parser.add_argument("--chart", type=Path, help="write a PNG here")
+    parser.add_argument("--page", type=Path, help="write the table here, with the chart in it")
     arguments = parser.parse_args(argv)
     arguments.load_average = os.getloadavg()[0]
     result = uvloop.run(run(arguments))
@@ -147,6 +164,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if arguments.chart is not None:
         draw_chart(result, arguments.chart)
+    if arguments.page is not None:
+        arguments.page.write_text(page(result, arguments.chart), encoding="utf-8")
     for line in result["missed"]:
         print(f"missed: {line}", file=sys.stderr)
     return 1 if result["missed"] else 0

@@ -203,7 +203,7 @@ async def next_head(reader: asyncio.StreamReader) -> bytes:
 def test_a_short_run_against_a_real_server_writes_figures_and_a_chart(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "loadtests.load", "--users", "3", "--seconds", "0.3", "--json", "load.json"]
     names = ["base", "zipf users", "mixed rows"]
-    command += [part for name in names for part in ("--only", name)] + ["--chart", "load.png"]
+    command += [part for name in names for part in ("--only", name)] + ["--chart", "load.png", "--page", "load.md"]
     files = [str(tmp_path / part) if part.startswith("load.") else part for part in command]
     ended = subprocess.run(files, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
     result = json.loads((tmp_path / "load.json").read_bytes())
@@ -215,4 +215,7 @@ def test_a_short_run_against_a_real_server_writes_figures_and_a_chart(tmp_path: 
             assert measured[loop]["requests"] > 0
         assert measured["closed"]["cpu_us_per_request"] > 0
     assert (tmp_path / "load.png").read_bytes().startswith(b"\x89PNG")
-    assert all(f"| {name} |" in ended.stdout for name in names)
+    page = (tmp_path / "load.md").read_text(encoding="utf-8")
+    assert all(f"| {name} |" in ended.stdout and f"| {name} |" in page for name in names)
+    assert "![load.png](load.png)" in page
+    assert ("missed:" in ended.stderr) is ("Thresholds that are missed:" in page)
