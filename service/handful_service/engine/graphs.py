@@ -1,6 +1,7 @@
 """The graphs of one bundle as ONNX Runtime's sessions: checked against their golden vectors, and run."""
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from ..bundle.bundle import GOLDEN, Bundle, Golden
 from ..bundle.manifest import GraphName
 from ..bundle.signature import BATCH, Signature
-from ..errors import BundleInvalid, GraphRefused, SignatureMismatch
+from ..errors import BundleInvalid, SignatureMismatch
 from ..task import Array, Arrays
 from .joining import joined
 from .runtime import RuntimeSettings, make_session
@@ -19,6 +20,9 @@ log = logging.getLogger("handful.service")
 
 JOINED = "encode+predict"
 """The graph that is both in one, where there is one."""
+
+OFTEN = 64
+"""Batches after which encode and predict are joined: a session takes memory and time, and most bundles rest."""
 
 
 class Graphs:
@@ -33,26 +37,31 @@ class Graphs:
     """
 
     def __init__(self, bundle: Bundle, settings: RuntimeSettings) -> None:
-        self._bundle = bundle
+        self._bundle, self._settings = bundle, settings
+        self._answered = 0
         self._sessions: dict[str, Any] = {}
         self._outputs: dict[str, Sequence[str]] = {}
         for name, graph in bundle.manifest.graphs.items():
             self._sessions[name] = make_session(bundle.graph(name), file=graph.file, settings=settings)
             self._outputs[name] = list(bundle.signatures[name][1].tensors)
         self.encodes = "encode" in self._sessions
-        if self.encodes:
-            self._join(settings)
 
-    def _join(self, settings: RuntimeSettings) -> None:
-        """Make one graph of encode and predict, where the two can be joined."""
-        content = joined(self._bundle.graph("encode"), self._bundle.graph("predict"))
+    def join(self) -> None:
+        """Make one graph of encode and predict, where the two can be joined and give what they give apart."""
+        content = joined(self._bundle.graph("encode"), self._bundle.graph("predict")) if self.encodes else None
         if content is None:
             return
+        self._outputs[JOINED] = [*self._outputs["encode"], *self._outputs["predict"]]
         try:
-            self._sessions[JOINED] = make_session(content, file=JOINED, settings=settings)
-            self._outputs[JOINED] = [*self._outputs["encode"], *self._outputs["predict"]]
-        except GraphRefused as error:
+            session = make_session(content, file=JOINED, settings=self._settings)
+            differs = self._differs(session)
+        except Exception as error:  # see `_check`; the two graphs go on answering
             log.warning("encode and predict are run apart", extra={"model": self._bundle.name, "why": str(error)})
+            return
+        if differs:
+            log.warning("encode and predict are run apart", extra={"model": self._bundle.name, "why": "other numbers"})
+        else:
+            self._sessions[JOINED] = session
 
     def run(self, graph: str, feed: Arrays, rows: int) -> Arrays:
         """The outputs of a graph, each `[rows, …]`, for inputs by name."""
@@ -64,7 +73,13 @@ class Graphs:
         return outputs
 
     def encode_and_predict(self, inputs: Arrays, states: Arrays, rows: int) -> tuple[Arrays, Array]:
-        """The features of `n` inputs, each `[n, …]`, and `y`, float32 `[n, member, column]`, under as many states."""
+        """The features of `n` inputs, each `[n, …]`, and `y`, float32 `[n, member, column]`, under as many states.
+
+        A bundle that is asked often gets one graph for both, made in a thread meanwhile.
+        """
+        self._answered += 1
+        if self._answered == OFTEN and self.encodes:
+            threading.Thread(target=self.join, name="handful-join", daemon=True).start()
         if JOINED in self._sessions:
             found = self.run(JOINED, {**states, **inputs}, rows)
             return {name: found[name] for name in self._bundle.manifest.features}, found["y"]
@@ -81,10 +96,7 @@ class Graphs:
             BundleInvalid: a graph does not run, or an output differs by more than the graph's tolerance.
         """
         golden = self._bundle.golden()
-        found = {name: self._check(name, of_graph) for name, of_graph in golden.items()}
-        if JOINED in self._sessions:
-            self._check_joined(golden["encode"], golden["predict"])
-        return found
+        return {name: self._check(name, of_graph) for name, of_graph in golden.items()}
 
     def _check(self, name: GraphName, golden: Golden) -> tuple[int, float]:
         takes, gives = self._bundle.signatures[name]
@@ -106,20 +118,22 @@ class Graphs:
                 raise BundleInvalid(what, field=graph.file, allowed=f"{graph.tolerance:g}")
         return _work_rows(golden, rows), seconds
 
-    def _check_joined(self, encode: Golden, predict: Golden) -> None:
-        """Do without the joined graph if it gives other numbers than the two that it was made of."""
-        manifest = self._bundle.manifest
-        rows = min(len(array) for array in (*encode.inputs.values(), *predict.inputs.values()))
-        inputs = {name: array[:rows] for name, array in encode.inputs.items()}
-        states = {name: array[:rows] for name, array in predict.inputs.items() if name not in manifest.features}
-        _, y = self.encode_and_predict(inputs, states, rows)
-        session = self._sessions.pop(JOINED)
-        _, expected = self.encode_and_predict(inputs, states, rows)
+    def _differs(self, session: Any) -> bool:
+        """Whether a joined graph gives other numbers for the golden inputs than the two that it was made of."""
+        golden, manifest = self._bundle.golden(), self._bundle.manifest
+        encode, predict = golden["encode"].inputs, golden["predict"].inputs
+        rows = min(len(array) for array in (*encode.values(), *predict.values()))
+        inputs = {name: array[:rows] for name, array in encode.items()}
+        states = {name: array[:rows] for name, array in predict.items() if name not in manifest.features}
+        features = self.run("encode", inputs, rows)
+        expected = {**features, "y": self.run("predict", {**states, **features}, rows)["y"]}
+        names = self._outputs[JOINED]
+        found = dict(zip(names, session.run(names, {**states, **inputs}), strict=True))
         tolerance = manifest.graphs["predict"].tolerance
-        if np.allclose(y, expected, rtol=tolerance, atol=tolerance, equal_nan=True):
-            self._sessions[JOINED] = session
-        else:
-            log.warning("encode and predict are run apart", extra={"model": manifest.name, "why": "the numbers differ"})
+        return not all(
+            np.allclose(found[name], array, rtol=tolerance, atol=tolerance, equal_nan=True)
+            for name, array in expected.items()
+        )
 
 
 def _golden_rows(takes: Signature, gives: Signature, golden: Golden) -> int:

@@ -51,7 +51,7 @@ AHEAD = (1, 0)
 That pays for runs that are little too long for the event loop, and only where waiting would not make them larger.
 """
 
-CROWDED = 0.4
+CROWDED = 0.6
 """Of what is short, while several wait: whoever comes meanwhile, be it to be refused, waits for a run to end."""
 
 
