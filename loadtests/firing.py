@@ -43,6 +43,11 @@ class _Line(asyncio.Protocol):
             self._got = b""
             self._end(int(head[9:12]), head)
 
+    @property
+    def open(self) -> bool:
+        """Whether the server has not hung up."""
+        return self._transport is not None
+
     def send(self, wire: bytes, intended: float) -> None:
         """Send a call that should have left at a time."""
         self._times = intended, time.perf_counter()
@@ -100,9 +105,11 @@ class Sender:
         await self._over.wait()
 
     def _fire(self, wire: bytes, intended: float) -> None:
-        if self._free:
-            self._free.pop().send(wire, intended)
-            return
+        while self._free:
+            line = self._free.pop()
+            if line.open:  # those that were idle for long may be closed
+                line.send(wire, intended)
+                return
         self._waiting.append((wire, intended))
         task = asyncio.get_running_loop().create_task(self._open())
         self._opening.add(task)
