@@ -85,7 +85,8 @@ def few_slots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(folder: Path, bundles: Path, *, reads: int, users: int = 64, **settings: Any) -> Report:
-    return asyncio.run(soak(folder, bundles, TINY, users=users, reads=reads, seed=1, **settings))
+    patient = {"max_queued_ms": 10_000, **settings}  # a busy machine is slow, which is not too much
+    return asyncio.run(soak(folder, bundles, TINY, users=users, reads=reads, seed=1, **patient))
 
 
 @pytest.mark.usefixtures("few_slots")
