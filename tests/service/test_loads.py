@@ -131,7 +131,7 @@ def test_what_is_read_is_of_one_moment(stored: tuple[Store, SqliteLoads]) -> Non
 def test_the_store_answers_where_sqlite_does_not_at_once(stored: tuple[Store, SqliteLoads]) -> None:
     store, _ = stored
     put(store, example("e1"), state=state())
-    quick = store._loads
+    quick = store.loads
     assert quick is not None
     quick.load = unable  # type: ignore[method-assign]
     assert store.load(ALICE, DIGEST) == general(store)

@@ -38,7 +38,7 @@ class Graphs:
 
     def __init__(self, bundle: Bundle, settings: RuntimeSettings) -> None:
         self._bundle, self._settings = bundle, settings
-        self._answered = 0
+        self._answered, self._joining = 0, False
         self._sessions: dict[str, Any] = {}
         self._outputs: dict[str, Sequence[str]] = {}
         for name, graph in bundle.manifest.graphs.items():
@@ -78,7 +78,8 @@ class Graphs:
         A bundle that is asked often gets one graph for both, made in a thread meanwhile.
         """
         self._answered += 1
-        if self._answered == OFTEN and self.encodes:
+        if self._answered >= OFTEN and self.encodes and not self._joining:
+            self._joining = True
             threading.Thread(target=self.join, name="handful-join", daemon=True).start()
         if JOINED in self._sessions:
             found = self.run(JOINED, {**states, **inputs}, rows)

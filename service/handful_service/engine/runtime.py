@@ -17,7 +17,7 @@ _NVIDIA_CONTROL = Path("/dev/nvidiactl")
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 NICENESS = 5
-"""Of threads that learn. One of them has about a quarter of a core for which a prediction asks, too."""
+"""Of threads of graph runs: the event loop beside them has 0. One has about a quarter of a core that both ask for."""
 
 
 class RuntimeUnfit(BundleError):

@@ -213,7 +213,7 @@ class Scheduler:
         part = 1.0 if len(self._listed) == 1 and self._listed[0].waiting <= 1 else CROWDED
         left_s, more = self._inline_s, [False, False]
         for source in self._listed:
-            if not source.waiting or source.running > AHEAD[source.kind]:
+            if not source.waiting:
                 continue
             short_s = part * self._short_s[source.kind]
             seconds = source.plan(short_s)

@@ -2,8 +2,8 @@
 
 import sqlite3
 from collections.abc import Sequence
-from pathlib import Path
 
+from .sqlite_reading import reading
 from .tables import ADAPTATIONS
 from .values import Key
 
@@ -53,7 +53,7 @@ class SqliteHeads:
             return None
         try:
             if self._connection is None:
-                self._connection = self._connect()
+                self._connection = reading(self._path)
             as_of = self._connection.execute(_CHANGES).fetchone()[0]
             if as_of != self._as_of or len(self._known) > MOST_KNOWN:
                 self._known.clear()
@@ -74,13 +74,6 @@ class SqliteHeads:
             self.close()
             return None
         return found
-
-    def _connect(self) -> sqlite3.Connection:
-        # Python's lock on threads is off since `close` may come from another one; there is one caller at a time.
-        uri = f"{Path(self._path).absolute().as_uri()}?mode=rw"  # a missing file is not made
-        connection = sqlite3.connect(uri, timeout=0, isolation_level=None, check_same_thread=False, uri=True)
-        connection.execute("PRAGMA query_only=ON")
-        return connection
 
     def close(self) -> None:
         """Give the connection back; the next look-up makes a new one."""

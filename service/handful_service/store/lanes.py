@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from .. import errors
 from .heads import SqliteHeads
-from .sqlite_loads import SqliteLoads, TooMany
+from .sqlite_loads import TooMany
 from .store import Store
 from .values import Adaptation, Change, Event, Key, Loaded, NewState, State, Summary
 
@@ -67,7 +67,7 @@ class AsyncStore:
         """
         self._store = store
         self._heads = None if store.file is None else SqliteHeads(store.file)
-        self._loads = None if store.file is None else SqliteLoads(store.file)
+        self._loads = store.loads
         self._resting = 0
         self._reads = _Lane("store-read", readers, max_waiting)
         self._writes = _Lane("store-write", 1, max_waiting)
@@ -149,6 +149,4 @@ class AsyncStore:
             await asyncio.to_thread(lane.close)
         if self._heads is not None:
             self._heads.close()
-        if self._loads is not None:
-            self._loads.close()
         self._store.close()

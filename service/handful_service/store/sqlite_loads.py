@@ -8,9 +8,9 @@ import json
 import logging
 import sqlite3
 import threading
-from pathlib import Path
 
 from .changes import checksum
+from .sqlite_reading import reading
 from .tables import ADAPTATIONS, EXAMPLES, STATES
 from .values import Key, Loaded, State, text_label
 
@@ -85,11 +85,7 @@ class SqliteLoads:
     def _connection(self) -> sqlite3.Connection:
         found: sqlite3.Connection | None = getattr(self._own, "connection", None)
         if found is None:
-            # Python's lock on threads is off since `close` comes from another one, when none of these is left.
-            uri = f"{Path(self._path).absolute().as_uri()}?mode=rw"  # a missing file is not made
-            found = sqlite3.connect(uri, timeout=0, isolation_level=None, check_same_thread=False, uri=True)
-            found.execute("PRAGMA query_only=ON")
-            self._own.connection = found
+            found = self._own.connection = reading(self._path)
             self._all.append(found)
         return found
 

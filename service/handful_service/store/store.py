@@ -39,6 +39,9 @@ class Store:
     """Adaptations in a database. Every method is one transaction, and may be called from any thread.
 
     Every method raises `NotReady` while the database cannot be used.
+
+    Attributes:
+        loads: The quick way to what predictions need, where the database is a file of SQLite.
     """
 
     def __init__(self, url: str) -> None:
@@ -51,7 +54,7 @@ class Store:
             NotReady: The database cannot be reached, or a newer server wrote it.
         """
         self._database = Database(url)
-        self._loads = None if self._database.file is None else SqliteLoads(self._database.file)
+        self.loads = None if self._database.file is None else SqliteLoads(self._database.file)
         try:
             with available():
                 upgrade(self._database.writer)
@@ -107,9 +110,9 @@ class Store:
 
     def load(self, key: Key, digest: str) -> Loaded | None:
         """What a prediction with a bundle needs of an adaptation; None if there is no such adaptation."""
-        if self._loads is not None:
+        if self.loads is not None:
             try:
-                return self._loads.load(key, digest)
+                return self.loads.load(key, digest)
             except sqlite3.Error:
                 pass  # it waits below, or is told what is wrong
         adaptation, state = self.get(key), self.state(key, digest)
@@ -215,8 +218,8 @@ class Store:
 
     def close(self) -> None:
         """Gives the connections back."""
-        if self._loads is not None:
-            self._loads.close()
+        if self.loads is not None:
+            self.loads.close()
         self._database.close()
 
     @contextmanager
