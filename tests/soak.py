@@ -97,10 +97,15 @@ class Soak:
     Args:
         send: Gives status and content of the answer to method, path, body and headers.
         keys: A key of each tenant.
+        versions: Of the model, all alike, one of which answers each call: they share the slots.
     """
 
-    def __init__(self, send: Send, keys: Mapping[str, str], tiny: Tiny, *, users: int, reads: int, seed: int) -> None:
+    def __init__(
+        self, send: Send, keys: Mapping[str, str], tiny: Tiny, *, users: int, reads: int, seed: int,
+        versions: Sequence[int] = (1,),
+    ) -> None:  # fmt: skip
         self.report = Report()
+        self._versions = versions
         self._send, self._keys, self._tiny, self._left = send, keys, tiny, reads
         self._seed, self._clock, self._at_work, self._over = seed, count(1), 0, False
         self._users = [User(tenant, f"user-{place}") for place in range(users // 2) for tenant in TENANTS]
@@ -185,7 +190,7 @@ class Soak:
 
     async def _stored(self, rng: random.Random, deadline_ms: int) -> None:
         user, query, started = self._user(rng), rng.choice(QUERIES), next(self._clock)
-        body = {"inputs": [query], "adaptation": user.name}
+        body = {"inputs": [query], "adaptation": user.name, "version": rng.choice(self._versions)}
         status, document = await self._call(user.tenant, "POST", "/predict", body, deadline_ms)
         if status in (200, 404):
             self._judge(user, query, started, document["predictions"][0] if status == 200 else None)
@@ -194,7 +199,7 @@ class Soak:
         tenant, started = rng.choice(TENANTS), next(self._clock)
         users = rng.sample([user for user in self._users if user.tenant == tenant], 4)
         rows = [{"input": rng.choice(QUERIES), "adaptation": user.name} for user in users]
-        body = {"rows": rows, "partial": True}
+        body = {"rows": rows, "partial": True, "version": rng.choice(self._versions)}
         status, document = await self._call(tenant, "POST", "/predict", body, deadline_ms)
         if status != 200:
             return
@@ -205,7 +210,7 @@ class Soak:
     async def _inline(self, rng: random.Random, deadline_ms: int) -> None:
         user, query = User(rng.choice(TENANTS), "inline"), rng.choice(QUERIES)
         support = user.draw(rng)
-        body = {"inputs": [query], "support": _examples(support)}
+        body = {"inputs": [query], "support": _examples(support), "version": rng.choice(self._versions)}
         status, document = await self._call(user.tenant, "POST", "/predict", body, deadline_ms)
         if status == 200 and not self._fits(support, query, document["predictions"][0]["scores"]):
             self.report.wrong.append(f"inline: {document}")
@@ -276,15 +281,13 @@ def make_keys(file: Path) -> dict[str, str]:
     return {tenant: append_key(file, tenant, tenant, "predict,adapt") for tenant in TENANTS}
 
 
-async def soak_over(url: str, keys: Mapping[str, str], tiny: Tiny, *, users: int, reads: int, seed: int) -> Report:
-    """The report of a soak of a server, over real connections."""
-    return await Soak(Wire(url).send, keys, tiny, users=users, reads=reads, seed=seed).run()
+async def soak_over(url: str, keys: Mapping[str, str], tiny: Tiny, **how: Any) -> Report:
+    """The report of a soak of a server, over real connections; see `Soak`."""
+    return await Soak(Wire(url).send, keys, tiny, **how).run()
 
 
-async def soak(
-    folder: Path, bundles: Path, tiny: Tiny, *, users: int, reads: int, seed: int, **settings: Any
-) -> Report:
-    """The report of a soak on a store in a folder."""
+async def soak(folder: Path, bundles: Path, tiny: Tiny, *, how: Mapping[str, Any], **settings: Any) -> Report:
+    """The report of a soak on a store in a folder; `how` are arguments of `Soak`."""
     keys = make_keys(folder / "keys")
     failures: list[BaseException] = []
     store = f"sqlite:///{folder / 'handful.db'}"
@@ -295,4 +298,4 @@ async def soak(
             if failures:
                 raise failures[0]
             await asyncio.sleep(0.01)
-        return await Soak(partial(asgi, app), keys, tiny, users=users, reads=reads, seed=seed).run()
+        return await Soak(partial(asgi, app), keys, tiny, **how).run()

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from .bundle.bundle import Bundle
 from .bundle.repository import naming, open_repository
-from .cache import StateCache
+from .cache import MIN_SLOTS, Budget, StateCache
 from .codecs.decode import tokenizer_of
 from .engine.engine import Engine, EngineLimits
 from .engine.runtime import RuntimeSettings, give_way, runtime_settings
@@ -15,6 +15,7 @@ from .engine.scheduler import Scheduler, learners_of
 from .engine.slots import SlotTables
 from .metrics import Metrics
 from .predictor.adapting import Adaptations
+from .predictor.decoding import Decoders
 from .predictor.golden import check_descriptors, check_golden_requests
 from .predictor.learning import RepeatedSupports
 from .predictor.models import Model, Models, Served
@@ -26,7 +27,6 @@ from .store.store import Store
 
 log = logging.getLogger("handful.service")
 
-MIN_SLOTS = 64
 ENTRY_BYTES = 2048
 """About what the cache keeps of a state beside its arrays: its key, which may be a descriptor, and its labels."""
 
@@ -44,7 +44,7 @@ class Service:
     runtime: RuntimeSettings
     metrics: Metrics
     executors: tuple[ThreadPoolExecutor, ...]
-    decoder: ThreadPoolExecutor
+    decoders: Decoders
     max_rows_per_call: int
     max_queued_rows: int
 
@@ -101,8 +101,9 @@ async def build_service(settings: Settings, metrics: Metrics) -> Service:
         for executor in (runs, learns, decoder):
             executor.shutdown()
         raise
-    states = States(store, decoder)
-    predictor = Predictor(states, decoder, RepeatedSupports(settings.support_cache_bytes))
+    decoders = Decoders(decoder, DECODERS, settings.max_queued_ms / 1000)
+    states = States(store, decoders)
+    predictor = Predictor(states, decoders, RepeatedSupports(settings.support_cache_bytes))
     adaptations = Adaptations(models, store, states, settings.retention)
     service = Service(
         models=models,
@@ -112,7 +113,7 @@ async def build_service(settings: Settings, metrics: Metrics) -> Service:
         runtime=runtime,
         metrics=metrics,
         executors=(runs, learns, decoder),
-        decoder=decoder,
+        decoders=decoders,
         max_rows_per_call=settings.max_rows_per_call,
         max_queued_rows=settings.max_queued_rows,
     )
@@ -148,21 +149,22 @@ async def _load_and_open(
 
 async def _check_golden_requests(service: Service) -> None:
     """Answer the golden requests of all bundles beside each other; the first that is not valid, by name, is told."""
-    checks = (_check_one(service.predictor, served, service.decoder) for served in service.served)
+    checks = (_check_one(service.predictor, served, service.decoders) for served in service.served)
     for error in await asyncio.gather(*checks, return_exceptions=True):
         if isinstance(error, BaseException):
             raise error
 
 
-async def _check_one(predictor: Predictor, served: Served, decoder: Executor) -> None:
+async def _check_one(predictor: Predictor, served: Served, decoders: Decoders) -> None:
     with naming(served.bundle.folder):
-        await check_descriptors(served, decoder)
+        await check_descriptors(served, decoders)
         await check_golden_requests(predictor, served)
 
 
 def _load(settings: Settings, runtime: RuntimeSettings, scheduler: Scheduler, metrics: Metrics) -> Models:
     """Every bundle of the repository, opened and run beside each other: much of it is digests and ONNX Runtime."""
     limits = EngineLimits(settings.max_batch_rows, settings.max_queued_rows)
+    budget = Budget(settings.cache_bytes)
 
     def make(bundle: Bundle) -> Served:
         with naming(bundle.folder):
@@ -171,7 +173,6 @@ def _load(settings: Settings, runtime: RuntimeSettings, scheduler: Scheduler, me
     with ThreadPoolExecutor(runtime.threads, "handful-load") as workers:
         published = open_repository(settings.bundles, workers)
         bundles = [bundle for model in published.values() for bundle in model.bundles.values()]
-        budget = settings.cache_bytes // len(bundles)
         served = {(item.bundle.name, item.bundle.version): item for item in workers.map(make, bundles)}
     return Models(
         {
@@ -188,17 +189,17 @@ def serve(
     *,
     metrics: Metrics,
     limits: EngineLimits,
-    budget: int,
+    budget: Budget,
 ) -> Served:
     """A bundle with its sessions, slots and cache, its golden vectors checked.
 
     Raises:
         BundleInvalid: a graph cannot be loaded, or differs from its golden vectors.
     """
-    slots = max(MIN_SLOTS, budget // (bundle.manifest.state_bytes + ENTRY_BYTES))
-    tables = SlotTables(bundle.manifest.state, slots)
+    slot_bytes = bundle.manifest.state_bytes + ENTRY_BYTES
+    tables = SlotTables(bundle.manifest.state, max(MIN_SLOTS, budget.size // slot_bytes))
     engine = Engine(
         bundle, runtime, tables=tables, scheduler=scheduler, limits=limits, on_batch=metrics.batch_observer(bundle.name)
     )
     engine.check_golden()
-    return Served(bundle, engine, StateCache(tables), tokenizer_of(bundle.manifest, bundle.files))
+    return Served(bundle, engine, StateCache(tables, budget, slot_bytes), tokenizer_of(bundle.manifest, bundle.files))

@@ -4,6 +4,7 @@ The cache does not know where states come from: it is given a `load` callable.
 """
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
@@ -14,6 +15,12 @@ from .errors import Overloaded
 from .task import Labels, TaskState
 
 Load = Callable[[], Awaitable[TaskState]]
+
+MIN_SLOTS = 64
+"""Of each cache, whatever the budget: every call needs some."""
+
+MOST_GIVEN = 64
+"""Slots that are given up at a time: a large state takes the place of many small ones, but not in one go."""
 
 
 @dataclass(slots=True)
@@ -26,8 +33,9 @@ class Held:
         shots: Its effective shots.
         task: The id of the known task whose columns it reads, if it comes of one.
         described: Whether it answers without any example.
-        kept: Whether the cache knows it by a key; else its slot is free when nobody uses it any more.
-        pins: How many are using it; it is not evicted while there are any.
+        key: What the cache knows it by; None: its slot is free when nobody uses it any more.
+        pins: How many are using it; it is not evicted, nor moved, while there are any.
+        used: When it was asked for last, on the clock of the budget.
     """
 
     slot: int
@@ -35,22 +43,102 @@ class Held:
     shots: float
     task: str | None = None
     described: bool = False
-    kept: bool = True
+    key: Hashable | None = None
     pins: int = 0
+    used: int = 0
+
+
+class Budget:
+    """The bytes that the caches of a process share: a slot that is needed is taken from the state that was not used
+    for the longest time, whosever it is.
+
+    Args:
+        size: Bytes.
+
+    Attributes:
+        size: See above.
+        now: A clock that moves on with each state that is put into a slot.
+        left: Bytes that nobody has. Below 0 where the slots that each cache has at least are more than all.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.now = 0
+        self.left = size
+        self._caches: list[StateCache] = []
+
+    def join(self, cache: "StateCache") -> None:
+        """Let a cache have its part."""
+        self._caches.append(cache)
+
+    def grants(self, cache: "StateCache") -> bool:
+        """Whether a cache may have one more slot, for which others may have to give up some.
+
+        If not, it has to do with those that it has.
+        """
+        enough = self.left >= cache.slot_bytes or self._gather(cache) or cache.slots < MIN_SLOTS
+        if not enough or cache.is_full:
+            return False
+        self.left -= cache.slot_bytes
+        return True
+
+    def _gather(self, cache: "StateCache") -> bool:
+        for _ in range(MOST_GIVEN):
+            stalest = min(self._caches, key=_stalest)
+            at_home = stalest is cache and self.left >= 0  # it puts the new state in the place of its own stalest one
+            if at_home or not stalest.give_up():
+                return False
+            self.left += stalest.slot_bytes
+            if self.left >= cache.slot_bytes:
+                return True
+        return False
+
+
+def _stalest(cache: "StateCache") -> float:
+    return cache.stalest
 
 
 class StateCache:
-    """The slots of one bundle. Used from the event loop only."""
+    """The slots of one bundle. Used from the event loop only.
 
-    def __init__(self, tables: SlotTables) -> None:
+    Args:
+        tables: Where the arrays lie.
+        budget: What it shares with others; None: it may have as many slots as the tables.
+        slot_bytes: What a slot counts in the budget; 0 without one.
+    """
+
+    def __init__(self, tables: SlotTables, budget: Budget | None = None, slot_bytes: int = 0) -> None:
+        self.slot_bytes = slot_bytes
         self._tables = tables
-        self._used = 0  # slots from here on were never written; small states have millions, so they are not listed
+        self._budget = budget or Budget(0)
         self._free: list[int] = []
         self._held: OrderedDict[Hashable, Held] = OrderedDict()
+        self._in_slots: list[Held | None] = []
         self._loads: SingleFlight = SingleFlight()
+        self._budget.join(self)
 
     def __len__(self) -> int:
         return len(self._held)
+
+    @property
+    def slots(self) -> int:
+        """Slots that it has, free ones among them."""
+        return self._tables.used
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the tables have no more slots."""
+        return self._tables.used >= self._tables.capacity
+
+    @property
+    def stalest(self) -> float:
+        """When what it would give up next was used; infinity where that is nothing."""
+        if self.slots <= MIN_SLOTS:
+            return math.inf
+        if self._free:
+            return -1
+        oldest = self._oldest()
+        return math.inf if oldest is None else oldest.used
 
     def pins(self) -> "Pins":
         """A block of a call, whose states stay in their slots until it ends."""
@@ -62,6 +150,7 @@ class StateCache:
         if held is not None:
             self._held.move_to_end(key)
             held.pins += 1
+            held.used = self._budget.now
         return held
 
     async def pin(self, key: Hashable, load: Load) -> Held:
@@ -89,42 +178,80 @@ class StateCache:
         Raises:
             Overloaded: every slot is in use.
         """
-        held = self._write(state)
-        held.kept = False
-        return held
+        return self._write(state, None)
 
     def release(self, held: Held) -> None:
         """Take a pin out."""
         held.pins -= 1
-        if not held.kept and held.pins == 0:
+        if held.key is None and held.pins == 0:
+            self._in_slots[held.slot] = None
             self._free.append(held.slot)
 
+    def give_up(self) -> bool:
+        """Have one slot less, if there are more than the least, and the last one, whose memory goes, is not in use."""
+        if self.slots <= MIN_SLOTS:
+            return False
+        last = self._tables.used - 1
+        held = self._in_slots[last]
+        if held is None:
+            self._free.remove(last)
+        elif held.pins:
+            return False
+        else:
+            hole = self._free.pop() if self._free else self._evict()
+            if hole is None:
+                return False
+            if hole != last:
+                self._tables.move(last, hole)
+                held.slot = hole
+                self._in_slots[hole] = held
+        self._in_slots.pop()
+        self._tables.drop()
+        return True
+
     def _hold(self, key: Hashable, state: TaskState) -> Held:
-        held = self._write(state)
+        held = self._write(state, key)
         self._held[key] = held
         return held
 
-    def _write(self, state: TaskState) -> Held:
+    def _write(self, state: TaskState, key: Hashable | None) -> Held:
         """The state in a slot, with a first pin."""
-        held = Held(self._take_slot(), state.labels, state.shots, state.task, state.described, pins=1)
+        slot = self._take_slot()
         try:
-            self._tables.write(held.slot, state.arrays)
+            self._tables.write(slot, state.arrays)
         except BaseException:
-            self._free.append(held.slot)
+            self._free.append(slot)
             raise
+        self._budget.now += 1
+        held = Held(slot, state.labels, state.shots, state.task, state.described, key, pins=1, used=self._budget.now)
+        self._in_slots[slot] = held
         return held
 
     def _take_slot(self) -> int:
         if self._free:
             return self._free.pop()
-        if self._used < self._tables.capacity:
-            self._used += 1
-            return self._used - 1
-        for key, held in self._held.items():
+        if self._budget.grants(self):
+            self._in_slots.append(None)
+            return self._tables.add()
+        slot = self._evict()
+        if slot is None:
+            raise Overloaded(f"all {self.slots} slots for task states are in use")
+        return slot
+
+    def _evict(self) -> int | None:
+        """The slot of what was used last longest ago, which is not known any more; None where all are in use."""
+        held = self._oldest()
+        if held is None:
+            return None
+        del self._held[held.key]
+        self._in_slots[held.slot] = None
+        return held.slot
+
+    def _oldest(self) -> Held | None:
+        for held in self._held.values():
             if held.pins == 0:
-                del self._held[key]
-                return held.slot
-        raise Overloaded(f"all {self._tables.capacity} slots for task states are in use")
+                return held
+        return None
 
 
 class Pins:

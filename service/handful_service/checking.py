@@ -11,11 +11,13 @@ from typing import Any
 
 from .assembly import serve
 from .bundle.bundle import Bundle
+from .cache import Budget
 from .engine.engine import EngineLimits
 from .engine.runtime import runtime_settings
 from .engine.scheduler import Scheduler
 from .errors import HandfulError
 from .metrics import Metrics
+from .predictor.decoding import Decoders
 from .predictor.golden import check_descriptors, check_golden_requests
 from .predictor.pinning import NoStates
 from .predictor.predicting import Predictor
@@ -72,11 +74,11 @@ async def check(folder: Path) -> dict[str, Any]:
     bundle = Bundle.open(folder)
     runtime = runtime_settings("cpu", 0)
     with ThreadPoolExecutor(1) as executor:
-        served = serve(
-            bundle, runtime, Scheduler(executor), metrics=Metrics(), limits=EngineLimits(), budget=CHECK_SLOTS_BYTES
-        )
-        await check_descriptors(served, executor)
-        await check_golden_requests(Predictor(NoStates(), executor), served)
+        scheduler, budget = Scheduler(executor), Budget(CHECK_SLOTS_BYTES)
+        served = serve(bundle, runtime, scheduler, metrics=Metrics(), limits=EngineLimits(), budget=budget)
+        decoders = Decoders(executor)
+        await check_descriptors(served, decoders)
+        await check_golden_requests(Predictor(NoStates(), decoders), served)
     return {"ok": True, **describe(bundle), "runtime": runtime.as_dict()}
 
 

@@ -1,7 +1,7 @@
 """One predict call that the protocol answers itself, from its head and body to its answer."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeVar
 
 from starlette.datastructures import State
@@ -21,6 +21,9 @@ _OK = 200
 _ANSWER = STATUS_LINE[_OK] + b"%bcontent-length: %d\r\n" + b"%b: %b\r\n" % MEDIA + b"x-request-id: %b\r\n%b\r\n%b"
 
 T = TypeVar("T")
+
+LARGE = 2**16
+"""Bytes of a body from which on it matters that a call is refused before it came."""
 
 
 class Connection(Protocol):
@@ -80,7 +83,11 @@ class Exchange:
         """Answer the call with the refusal if too much is waiting; its body need not have come for that."""
         porter = self._protocol.porter
         try:
-            self.head.admitted_by(self._protocol.state).refuse_if_saturated()
+            admitted = self.head.admitted_by(self._protocol.state)
+            if is_large(self.head.fields):
+                admitted.refuse_if_full()
+            else:
+                admitted.refuse_if_saturated()
         except Overloaded as error:
             self._passage = porter.enter(self.head.fields)
             self._finish(porter.refusal(self._passage, error))
@@ -170,3 +177,9 @@ class Exchange:
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()
+
+
+def is_large(fields: Mapping[bytes, bytes]) -> bool:
+    """Whether the body that a head announces is large, or may be, since nobody says its length."""
+    length = fields.get(b"content-length", b"")
+    return not length.isdigit() or int(length) > LARGE

@@ -15,8 +15,8 @@ from tests.serving import process
 from tests.soak import Report, make_keys, soak, soak_over
 from tests.tiny import Tiny, build
 
-from handful_service import assembly, auth
-from handful_service.cache import Held, Load, StateCache
+from handful_service import assembly, auth, cache
+from handful_service.cache import MIN_SLOTS, Held, Load, StateCache
 from handful_service.engine.slots import SlotTables
 from handful_service.store.values import Key
 from handful_service.task import Arrays, Caller, TaskState
@@ -27,10 +27,11 @@ pytestmark = pytest.mark.timeout(120 + READS // 20)
 
 
 class Counting(SlotTables):
-    """Counts the batches that mix users, and the states that were written."""
+    """Counts the batches that mix users, and the states that were written and moved."""
 
     mixed = 0
     written = 0
+    moved = 0
 
     def gather(self, slots: Sequence[int]) -> Arrays:
         type(self).mixed += len(set(slots)) > 1
@@ -39,6 +40,10 @@ class Counting(SlotTables):
     def write(self, slot: int, state: Arrays) -> None:
         type(self).written += 1
         super().write(slot, state)
+
+    def move(self, slot: int, to: int) -> None:
+        type(self).moved += 1
+        super().move(slot, to)
 
 
 class Rolled(Counting):
@@ -78,6 +83,15 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three versions that are all alike, and share the slots."""
+    root = tmp_path_factory.mktemp("versions")
+    for version in (1, 2, 3):
+        build(root, Tiny(open_ways=4, version=version))
+    return root
+
+
 @pytest.fixture
 def few_slots(monkeypatch: pytest.MonkeyPatch) -> None:
     """As few slots as there can be, so that states are put out all the time."""
@@ -85,7 +99,8 @@ def few_slots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(folder: Path, bundles: Path, *, reads: int, users: int = 64, **settings: Any) -> Report:
-    return asyncio.run(soak(folder, bundles, TINY, users=users, reads=reads, seed=1, **settings))
+    how = {"users": users, "reads": reads, "seed": 1, "versions": [int(found.name) for found in bundles.glob("*/*")]}
+    return asyncio.run(soak(folder, bundles, TINY, how=how, **settings))
 
 
 @pytest.mark.usefixtures("few_slots")
@@ -103,18 +118,28 @@ def test_no_answer_is_ever_anothers_or_of_a_time_that_is_over(
     assert min(counts[kind] for kind in ("PUT 200", "PUT 201", "DELETE 204", "cancelled", "POST 404")) >= 5, counts
     assert counts["POST 503"] + counts["PUT 503"] < READS / 50, counts
     assert tables.mixed > READS / 100
-    assert tables.written > 2 * assembly.MIN_SLOTS, "slots were used again"
+    assert tables.written > 2 * MIN_SLOTS, "slots were used again"
 
 
-def test_nor_is_it_where_two_workers_share_the_port_and_the_store(tmp_path: Path) -> None:
-    # Slots are divided among bundles: with these, each worker has as few as there can be.
-    versions = [Tiny(open_ways=4, version=version) for version in range(1, 9)]
-    for tiny in versions:
-        build(tmp_path / "bundles", tiny)
+def test_nor_is_it_where_versions_take_slots_from_one_another(
+    tmp_path: Path, versions: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "MIN_SLOTS", 16)
+    monkeypatch.setattr(assembly, "ENTRY_BYTES", 2**20 // 96)
+    tables = type("Here", (Counting,), {"mixed": 0, "written": 0, "moved": 0})
+    monkeypatch.setattr(assembly, "SlotTables", tables)
+    report = run(tmp_path, versions, reads=READS // 2)
+    assert report.wrong == []
+    assert report.counts["POST 200"] > READS / 10
+    assert tables.moved > READS / 250
+
+
+def test_nor_is_it_where_two_workers_share_the_port_and_the_store(tmp_path: Path, versions: Path) -> None:
     keys = make_keys(tmp_path / "keys")
     given = {"workers": 2, "keys": tmp_path / "keys", "cache_bytes": 2**20}
-    with process(tmp_path, tmp_path / "bundles", **given) as server:
-        report = wire.run(soak_over(server.url, keys, versions[-1], users=64, reads=READS // 2, seed=1))
+    with process(tmp_path, versions, **given) as server:
+        how = {"users": 64, "reads": READS // 2, "seed": 1, "versions": (1, 2, 3)}
+        report = wire.run(soak_over(server.url, keys, TINY, **how))
     assert report.wrong == []
     assert report.most >= 32
     counts = report.counts

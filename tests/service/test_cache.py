@@ -1,8 +1,10 @@
 """Task states in slots."""
 
 import asyncio
-from collections.abc import AsyncIterator, Hashable
+import mmap
+from collections.abc import AsyncIterator, Hashable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handful_service.bundle.parts import TensorSpec
-from handful_service.cache import Held, Load, StateCache
+from handful_service.cache import MIN_SLOTS, Budget, Held, Load, Pins, StateCache
 from handful_service.engine.slots import SlotTables
 from handful_service.errors import Overloaded
 from handful_service.task import Labels, TaskState
@@ -209,3 +211,146 @@ def test_after_any_history_every_key_has_its_own_state(steps: list[tuple[str, in
             assert [held_by(tables, held) for held in found] == [0, 1, 2, 3]
 
     asyncio.run(go())
+
+
+LARGER = 2 * MIN_SLOTS
+"""Slots that a shared budget has in these tests."""
+
+
+def sharing(
+    count: int, *, slots: int = LARGER, widths: Sequence[int] = (2,)
+) -> tuple[list[StateCache], list[SlotTables]]:
+    """Caches that share a budget of some slots of the first width."""
+    budget = Budget(slots * widths[0] * 4)
+    tables = [
+        SlotTables({"v": TensorSpec(dtype="float32", axes=(widths[at % len(widths)],))}, slots) for at in range(count)
+    ]
+    return [StateCache(one, budget, 4 * widths[at % len(widths)]) for at, one in enumerate(tables)], tables
+
+
+def fill(states: StateCache, keys: Iterable[int], width: int = 2) -> None:
+    for number in keys:
+        with states.pins() as pins:
+            of = TaskState({"v": np.full(width, number, np.float32)}, Labels(()), 0)
+            pins.hold(number, of)
+
+
+def known(states: StateCache, tables: SlotTables, keys: Iterable[int]) -> list[int]:
+    """The keys that are there, each of which must have its own state."""
+    found = []
+    for number in keys:
+        with states.pins() as pins:
+            held = pins.find(number)
+            if held is not None:
+                assert held_by(tables, held) == number
+                found.append(number)
+    return found
+
+
+def test_a_cache_that_is_alone_in_use_has_the_whole_budget() -> None:
+    (busy, idle), (tables, _) = sharing(2)
+    fill(busy, range(LARGER))
+    assert known(busy, tables, range(LARGER)) == list(range(LARGER))
+    fill(busy, [LARGER])
+    assert known(busy, tables, range(LARGER + 1)) == list(range(1, LARGER + 1))
+    assert idle.slots == 0
+
+
+def test_a_slot_comes_from_whatever_was_not_used_for_the_longest_time() -> None:
+    (first, second), (of_first, of_second) = sharing(2)
+    fill(first, range(LARGER))
+    fill(second, range(MIN_SLOTS))  # which it has in any case
+    fill(first, [LARGER])
+    assert (first.slots, second.slots) == (MIN_SLOTS, MIN_SLOTS)
+    assert known(first, of_first, range(LARGER + 1)) == list(range(MIN_SLOTS + 1, LARGER + 1))
+    fill(second, range(MIN_SLOTS, LARGER))
+    assert (first.slots, second.slots) == (MIN_SLOTS, MIN_SLOTS), "neither gives up what it has at least"
+    assert known(second, of_second, range(LARGER)) == list(range(MIN_SLOTS, LARGER))
+
+
+def test_what_is_used_often_stays_and_what_is_in_use_is_neither_given_up_nor_moved() -> None:
+    (first, second), (of_first, of_second) = sharing(2, slots=4 * MIN_SLOTS)
+    fill(first, range(3 * MIN_SLOTS))
+    with first.pins() as pins:
+        last = pins.find(3 * MIN_SLOTS - 1)
+        assert last is not None
+        slot = last.slot
+        fill(second, range(2 * MIN_SLOTS))
+        assert (last.slot, held_by(of_first, last)) == (slot, 3 * MIN_SLOTS - 1)
+    assert first.slots == 3 * MIN_SLOTS, "the last slot stood in the way"
+    assert second.slots == MIN_SLOTS
+    fill(second, range(1000, 1000 + MIN_SLOTS))
+    assert (first.slots, second.slots) == (2 * MIN_SLOTS, 2 * MIN_SLOTS)
+    assert known(first, of_first, range(3 * MIN_SLOTS)) == list(range(MIN_SLOTS, 3 * MIN_SLOTS))
+    assert len(known(second, of_second, [*range(2 * MIN_SLOTS), *range(1000, 1000 + MIN_SLOTS)])) == 2 * MIN_SLOTS
+
+
+def test_a_large_state_takes_the_place_of_many_small_ones() -> None:
+    (small, large), (of_small, of_large) = sharing(2, slots=100 * MIN_SLOTS, widths=(2, 40))
+    fill(small, range(100 * MIN_SLOTS))
+    for _ in range(40):  # a part each time
+        fill(large, range(MIN_SLOTS + 10), width=40)
+    assert known(large, of_large, range(MIN_SLOTS + 10)) == list(range(MIN_SLOTS + 10))
+    assert 2 * small.slots + 40 * large.slots <= 200 * MIN_SLOTS
+    assert known(small, of_small, range(100 * MIN_SLOTS)) == list(range(100 * MIN_SLOTS - small.slots, 100 * MIN_SLOTS))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2), st.sampled_from(["use", "use", "use", "pin", "unpin", "borrow"]), st.integers(0, 400)
+        ),
+        max_size=300,
+    ),
+    st.integers(0, 2**31),
+)
+def test_after_any_history_caches_that_share_have_their_own_states_within_the_budget(
+    steps: list[tuple[int, str, int]], seed: int
+) -> None:
+    caches, tables = sharing(3, slots=3 * MIN_SLOTS + 20, widths=(2, 2, 2))
+    for at in np.random.default_rng(seed).integers(0, 3, 10):  # so that the budget is in use
+        fill(caches[at], range(1000, 1000 + 3 * MIN_SLOTS))
+    pinned_by: list[tuple[int, int, Held, Pins]] = []
+    for at, what, number in steps:
+        if what == "unpin" and pinned_by:
+            pinned_by.pop(number % len(pinned_by))[3].release()
+            continue
+        pins = caches[at].pins()
+        of = TaskState({"v": np.full(2, number, np.float32)}, Labels(()), 0)
+        held = pins.borrow(of) if what == "borrow" else pins.hold(number, of)
+        assert held_by(tables[at], held) == number
+        if what == "pin" and len(pinned_by) < 20:
+            pinned_by.append((at, number, held, pins))
+        else:
+            pins.release()
+        for other, key, one, _ in pinned_by:
+            assert held_by(tables[other], one) == key
+        assert pinned_by or sum(cache.slots for cache in caches) <= 3 * MIN_SLOTS + 20
+    for _, _, _, pins in pinned_by:
+        pins.release()
+    for cache_ in caches:
+        fill(cache_, range(2000, 2010))
+    assert sum(cache.slots for cache in caches) <= 3 * MIN_SLOTS + 20
+    for at, cache_ in enumerate(caches):
+        known(cache_, tables[at], range(1000 + 3 * MIN_SLOTS))
+
+
+def test_memory_behind_the_slots_in_use_is_given_back() -> None:
+    width = 2**16
+    tables = SlotTables({"v": TensorSpec(dtype="float32", axes=(width,)), "w": TensorSpec(dtype="int64", axes=())}, 300)
+    for number in range(200):
+        tables.write(tables.add(), {"v": np.full(width, number, np.float32), "w": np.array(number)})
+    before = resident_bytes()
+    for _ in range(150):
+        tables.drop()
+    assert before - resident_bytes() > 120 * 4 * width
+    found = tables.gather(range(50))
+    assert found["w"].tolist() == list(range(50))
+    assert found["v"][:, 0].tolist() == found["v"][:, -1].tolist() == list(range(50))
+    assert tables.add() == 50
+    tables.write(50, {"v": np.full(width, 7, np.float32), "w": np.array(7)})
+    assert tables.gather([50, 49])["v"][:, -1].tolist() == [7, 49]
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE

@@ -200,6 +200,57 @@ def test_every_truncated_picture_is_refused(cut: int) -> None:
         decode(base64.b64encode(whole[: cut % (len(whole) - 20)]).decode())
 
 
+def cut_png(picture: Image.Image, rows: int, *, passes: bool = False, parts: int = 1) -> str:
+    """A PNG whose pixel data is a whole stream, in one or more chunks, but lacks its last rows (of the last pass)."""
+    depth, colour, channels = {"1": (1, 0, 1), "L": (8, 0, 1), "LA": (8, 4, 2), "RGB": (8, 2, 3), "RGBA": (8, 6, 4)}[
+        picture.mode
+    ]
+    steps = ADAM7 if passes else [(0, 0, 1, 1)]
+    lines = []
+    for x, y, dx, dy in steps:
+        for row in range(y, picture.height, dy):
+            columns = len(range(x, picture.width, dx))
+            if columns:
+                bits = np.asarray(picture)[row, x::dx]
+                packed = np.packbits(bits).tobytes() if depth == 1 else bits.astype(np.uint8).tobytes()
+                assert len(packed) == -(-columns * depth * channels // 8)
+                lines.append(b"\0" + packed)
+    data = zlib.compress(b"".join(lines[: len(lines) - rows]))
+    header = struct.pack(">IIBBBBB", picture.width, picture.height, depth, colour, 0, 0, int(passes))
+    size = -(-len(data) // parts)
+    chunks = [(b"IHDR", header), *((b"IDAT", data[at : at + size]) for at in range(0, len(data), size)), (b"IEND", b"")]
+    found = [struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in chunks]
+    return base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"".join(found)).decode()
+
+
+ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+
+
+@given(
+    st.sampled_from(["1", "L", "LA", "RGB", "RGBA"]),
+    st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    st.booleans(),
+    st.integers(1, 3),
+    st.integers(1, 400),
+    st.sampled_from([0, 200]),
+)
+def test_a_picture_whose_rows_end_early_is_damaged_and_a_whole_one_is_not(
+    mode: str, size: tuple[int, int], passes: bool, parts: int, missing: int, grey: int
+) -> None:
+    # Black ones are, all the same, what a decoder makes of rows that are missing.
+    picture = Image.new("L", size, grey).convert(mode)
+    decode(cut_png(picture, 0, passes=passes, parts=parts), alpha="over-black")
+    rows = size[1] if not passes else sum(len(range(y, size[1], dy)) for x, y, dx, dy in ADAM7 if range(x, size[0], dx))
+    with pytest.raises(InputInvalid, match="damaged picture"):
+        decode(cut_png(picture, 1 + missing % rows, passes=passes, parts=parts), alpha="over-black")
+
+
+@pytest.mark.parametrize("start", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"], ids=["PNG", "JPEG"])
+def test_a_picture_with_a_damaged_header_is_called_so(start: bytes) -> None:
+    with pytest.raises(InputInvalid, match="damaged picture"):
+        decode(base64.b64encode(start + b"rubbish" * 9).decode())
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_picture_of_too_many_pixels_is_refused_before_any_is_decoded(whole: bool) -> None:
     side = 20_000 if whole else 50_000

@@ -20,6 +20,7 @@ from handful_service.engine.engine import Engine, EngineLimits
 from handful_service.engine.runtime import runtime_settings
 from handful_service.engine.scheduler import Scheduler
 from handful_service.engine.slots import SlotTables
+from handful_service.predictor.decoding import Decoders
 from handful_service.predictor.describing import MAX_KEY_BYTES, Described
 from handful_service.predictor.models import Served
 from handful_service.predictor.pinning import NoStates
@@ -62,7 +63,7 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[On]:
             )  # fmt: skip
             tokenizer = tokenizer_of(bundle.manifest, bundle.files)
             served[bundle.name] = Served(bundle, engine, StateCache(tables), tokenizer)
-        yield On(Predictor(NoStates(), decoder), served, batches)
+        yield On(Predictor(NoStates(), Decoders(decoder)), served, batches)
 
 
 def named(year: float) -> Named:

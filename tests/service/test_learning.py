@@ -18,6 +18,7 @@ from handful_service.engine.scheduler import Scheduler
 from handful_service.errors import HandfulError, InputInvalid
 from handful_service.metrics import Metrics
 from handful_service.predictor import learning
+from handful_service.predictor.decoding import Decoders
 from handful_service.predictor.learning import RepeatedSupports
 from handful_service.predictor.models import Served
 from handful_service.predictor.pinning import NoStates
@@ -76,7 +77,7 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[On]:
             budget=2**20,
         )  # fmt: skip
         known = RepeatedSupports(2**16)
-        yield On(Predictor(NoStates(), runs, known), served, known, batches)
+        yield On(Predictor(NoStates(), Decoders(runs), known), served, known, batches)
 
 
 def want(support: list[tuple[Any, str]]) -> Any:

@@ -25,6 +25,7 @@ from handful_service.errors import (
     SupportSetInvalid,
 )
 from handful_service.metrics import Metrics
+from handful_service.predictor.decoding import Decoders
 from handful_service.predictor.models import Model, Models
 from handful_service.predictor.pinning import NoStates
 from handful_service.predictor.predicting import Outcome, PredictOptions, Predictor
@@ -54,7 +55,7 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[On]:
             bundle = Bundle.open(build(root, tiny))
             served = serve(bundle, runtime, Scheduler(runs), metrics=Metrics(), limits=EngineLimits(), budget=2**20)
             models[tiny.name] = Model(tiny.name, {1: served}, {"stable": 1})
-        yield On(Predictor(NoStates(), runs), Models(models))
+        yield On(Predictor(NoStates(), Decoders(runs)), Models(models))
 
 
 def by_support(examples: Sequence[tuple[Any, str]]) -> BySupport:

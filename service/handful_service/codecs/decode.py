@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -111,16 +111,28 @@ def is_quick(values: Sequence[Any], manifest: Manifest) -> bool:
     return True
 
 
-def portions(values: Sequence[Any], manifest: Manifest) -> list[slice]:
-    """The parts of raw inputs that a thread decodes in one go, one after the other; see `is_quick`."""
-    found, first, left = [], 0, PORTION
+class Portion(NamedTuple):
+    """A part of raw inputs that a thread decodes in one go.
+
+    Attributes:
+        span: Its places.
+        pixels: Of which the decoding takes as long.
+    """
+
+    span: slice
+    pixels: int
+
+
+def portions(values: Sequence[Any], manifest: Manifest) -> list[Portion]:
+    """The portions of raw inputs, one after the other; see `is_quick`."""
+    found, first, before = [], 0, 0
     for place, value in enumerate(values):
         pixels = _pixels(value, manifest)
-        if pixels > left and place > first:
-            found.append(slice(first, place))
-            first, left = place, PORTION
-        left -= pixels
-    return [*found, slice(first, len(values))]
+        if before + pixels > PORTION and place > first:
+            found.append(Portion(slice(first, place), before))
+            first, before = place, 0
+        before += pixels
+    return [*found, Portion(slice(first, len(values)), before)]
 
 
 def _pixels(value: Any, manifest: Manifest) -> int:
@@ -128,9 +140,9 @@ def _pixels(value: Any, manifest: Manifest) -> int:
     pixels = 0
     for name, spec in manifest.inputs.items():
         part = value.get(name) if len(manifest.inputs) > 1 and isinstance(value, dict) else value
-        if spec.kind == "image":
+        if spec.image is not None:
             of_picture = pixels_of(part)
-            pixels += _UNTOLD if of_picture is None else of_picture
+            pixels += _UNTOLD if of_picture is None else min(of_picture, spec.image.max_pixels)  # others are refused
         elif spec.kind == "text" and isinstance(part, str):
             pixels += _OF_CHARACTER * len(part)
     return pixels

@@ -4,7 +4,6 @@ import base64
 import binascii
 import io
 import re
-import struct
 from bisect import bisect_left
 from itertools import accumulate
 from typing import Any
@@ -15,9 +14,11 @@ from PIL import Image, ImageOps
 from ..bundle.inputs import ImageOptions, InputSpec
 from ..errors import InputInvalid, TooLarge
 from ..task import Array
+from . import png
 from .kinds import kind_of
 
 FORMATS = ("PNG", "JPEG")
+_SIGNATURES = (png.SIGNATURE, b"\xff\xd8\xff")
 LEAST_CONTRAST = 32
 """Levels of grey between paper and ink, below which a picture holds nothing but noise."""
 
@@ -28,10 +29,6 @@ _NOT_TURNED = frozenset({"dpi", "gamma", "srgb", "aspect", "interlace", "transpa
 
 SHORT = 8192
 """Characters of a picture that may hold little else, such as texts that unpack to much."""
-
-_PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n\0").decode("ascii")
-_HEADER = struct.Struct(">16sII")
-"""Up to the width and the height, which come first in every PNG (RFC 2083, 4.1.1)."""
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 _LINE_BREAKS = str.maketrans("", "", "\r\n")  # which the command `base64` puts in
@@ -56,7 +53,8 @@ def decode_image(value: Any, spec: InputSpec, *, field: str) -> Array:
     options = spec.image
     if options is None:
         raise TypeError("the input is not of kind image")
-    picture = _open(_bytes(value, field), field)
+    content = _bytes(value, field)
+    picture = _open(content, field)
     width, height = picture.size
     # A long thin picture is small itself, but not the square that it is padded to.
     pixels = max(width, height) ** 2 if options.aspect == "pad" else width * height
@@ -75,7 +73,7 @@ def decode_image(value: Any, spec: InputSpec, *, field: str) -> Array:
             allowed="grey, palette or RGB with 8 bits a channel",
         )
     side = spec.shape[-1]
-    picture = _with_high_ink(_luminance(_load(picture, field), options, field), options, side, field)
+    picture = _with_high_ink(_luminance(_load(picture, content, field), options, field), options, side, field)
     if options.aspect == "pad":
         picture = _padded(picture)
     picture = picture.resize((side, side), Image.Resampling.BOX)
@@ -88,13 +86,7 @@ def pixels_of(value: Any) -> int | None:
     Args:
         value: What stood in the request.
     """
-    if not isinstance(value, str) or len(value) > SHORT or not value.startswith(_PNG):
-        return None
-    try:
-        _, width, height = _HEADER.unpack(base64.b64decode(value[:32], validate=True))
-    except (ValueError, binascii.Error, struct.error):
-        return None
-    return int(width * height)
+    return png.pixels_of_base64(value) if isinstance(value, str) and len(value) <= SHORT else None
 
 
 def _bytes(value: Any, field: str) -> bytes:
@@ -112,15 +104,31 @@ def _open(content: bytes, field: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(content), formats=FORMATS)
     except Exception:  # a decoder may raise anything on hostile bytes
+        if content.startswith(_SIGNATURES):
+            raise _damaged(field) from None
         raise InputInvalid("is no PNG or JPEG", field=field, allowed="a PNG or JPEG file") from None
 
 
-def _load(picture: Image.Image, field: str) -> Image.Image:
+def _load(picture: Image.Image, content: bytes, field: str) -> Image.Image:
     try:
         picture.load()
+        # Pillow leaves what is missing 0, and says nothing. Rows come from above, unless they are interlaced.
+        ends_black = picture.format == "PNG" and ("interlace" in picture.info or _is_zero(picture))
+        if ends_black and png.is_cut(content):
+            raise _damaged(field)
         return picture if picture.info.keys() <= _NOT_TURNED else ImageOps.exif_transpose(picture)
     except Exception:  # a decoder may raise anything on hostile bytes
-        raise InputInvalid("is a damaged picture", field=field, allowed="a whole PNG or JPEG file") from None
+        raise _damaged(field) from None
+
+
+def _is_zero(picture: Image.Image) -> bool:
+    """Whether the last pixel is 0 in all channels."""
+    last = picture.getpixel((picture.width - 1, picture.height - 1))
+    return not any(last) if isinstance(last, tuple) else not last
+
+
+def _damaged(field: str) -> InputInvalid:
+    return InputInvalid("is a damaged picture", field=field, allowed="a whole PNG or JPEG file")
 
 
 def _luminance(picture: Image.Image, options: ImageOptions, field: str) -> Image.Image:

@@ -83,20 +83,26 @@ class Batcher(Generic[T, R]):
 
     def submit_for(self, call: Call | None, item: T, rows: int, reply: Reply[R]) -> None:
         """As `submit`, for a call that is named instead of the current one, and with the result given to a reply."""
-        self._admit(call, rows)
+        self.admit(call, rows)
         self._enqueue(call, item, rows, reply)
 
     def submit_all(self, items: Sequence[T], rows: Sequence[int]) -> "list[asyncio.Future[R]]":
         """The results of some items, all of which are queued or none; see `submit`."""
         call, loop = CALL.get(), asyncio.get_running_loop()
-        self._admit(call, sum(rows))
+        self.admit(call, sum(rows))
         futures: list[asyncio.Future[R]] = []
         for item, count in zip(items, rows, strict=True):
             futures.append(loop.create_future())
             self._enqueue(call, item, count, futures[-1])
         return futures
 
-    def _admit(self, call: Call | None, rows: int) -> None:
+    def admit(self, call: Call | None, rows: int) -> None:
+        """Let in a call with some rows.
+
+        Raises:
+            Overloaded: too much is waiting.
+            DeadlineExceeded: the call cannot be answered in time.
+        """
         queued = self._queue.rows
         if queued and queued + rows > self._max_queued_rows:
             raise Overloaded(

@@ -134,13 +134,32 @@ class Engine:
             if batcher.waiting:
                 self._scheduler.refuse_if_full(batcher)
 
+    def admit(self, call: Call, rows: int) -> None:
+        """Let in a call before its inputs are decoded: its runs then are not asked again.
+
+        Args:
+            call: Whose rows these are.
+            rows: Of all its inputs.
+
+        Raises:
+            Overloaded: too much is waiting.
+            DeadlineExceeded: the call cannot be answered in time.
+        """
+        self._encoder_of(call).admit(call, rows)
+
+    def encoding_s(self, rows: int) -> float:
+        """Predicted seconds of encoding some rows."""
+        return self._encoder.cost_s(rows)
+
+    def _encoder_of(self, call: Call | None) -> Batcher[Arrays, Arrays]:
+        return self._support_encoder if call is not None and call.learns else self._encoder
+
     async def encode(self, inputs: Arrays) -> Arrays:
         """Features `[n, *feature]` of inputs `[n, *input]`; a call larger than a batch is cut and rejoined."""
         n = len(next(iter(inputs.values())))
         if not self._graphs.encodes or n == 0:
             return inputs if n else self.no_features()
-        call = CALL.get()
-        encoder = self._support_encoder if call is not None and call.learns else self._encoder
+        encoder = self._encoder_of(CALL.get())
         most = self.limits.max_rows
         if n <= most:
             return await encoder.submit(inputs, n)

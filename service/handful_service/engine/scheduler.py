@@ -175,14 +175,7 @@ class Scheduler:
             Overloaded: more waits than may.
             DeadlineExceeded: they could not be ready by their deadline, on the clock of `time.monotonic`.
         """
-        ready = self.refuse_if_full(source) + source.cost_s(rows)
-        left = deadline_s - time.monotonic()
-        if ready > left:
-            raise DeadlineExceeded(
-                f"the answer would be ready in {1e3 * ready:.0f} ms",
-                field="X-Deadline-Ms",
-                allowed=f"{1e3 * max(left, 0):.0f} ms are left",
-            )
+        check_deadline(self.refuse_if_full(source) + source.cost_s(rows), deadline_s)
 
     def _rivals(self, source: Source) -> float:
         """How many times as long as alone a source takes for its work, since others run between."""
@@ -267,6 +260,25 @@ class Scheduler:
             if source.listed:
                 keep.append(source)
         self._listed = keep
+
+
+def check_deadline(ready_s: float, deadline_s: float) -> None:
+    """Refuse a call that cannot be answered in time.
+
+    Args:
+        ready_s: Predicted seconds until it would be.
+        deadline_s: When it is due, on the clock of `time.monotonic`.
+
+    Raises:
+        DeadlineExceeded: it would be too late.
+    """
+    left_s = deadline_s - time.monotonic()
+    if ready_s > left_s:
+        raise DeadlineExceeded(
+            f"the answer would be ready in {1e3 * ready_s:.0f} ms",
+            field="X-Deadline-Ms",
+            allowed=f"{1e3 * max(left_s, 0):.0f} ms are left",
+        )
 
 
 def learners_of(runners: int) -> int:

@@ -1,8 +1,6 @@
 """From what a request says of a task to the state of that task: ids, metadata, texts."""
 
-import asyncio
 from collections.abc import Hashable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +13,7 @@ from ..codecs.record import decode_record
 from ..codecs.text import decode_text
 from ..errors import InputInvalid, NotAccepted
 from ..task import Array, Arrays, Labels, TaskState
+from .decoding import Decoders
 from .models import Served
 from .refs import Named
 
@@ -79,7 +78,7 @@ def described_by(manifest: Manifest) -> str:
     return ", or by ".join(ways)
 
 
-async def decode_named(served: Served, named: Named, executor: Executor) -> Described:
+async def decode_named(served: Served, named: Named, decoders: Decoders) -> Described:
     """A checked descriptor as arrays; a text is cut into tokens off the event loop.
 
     Raises:
@@ -94,7 +93,7 @@ async def decode_named(served: Served, named: Named, executor: Executor) -> Desc
         arrays[METADATA], names = decode_record(named.metadata, descriptors.metadata.record, field=place)
         folded = tuple(f"task.metadata.{name}" for name in names)
     if named.text is not None:
-        arrays[TEXT] = await asyncio.get_running_loop().run_in_executor(executor, _decode_text, served, named)
+        arrays[TEXT] = await decoders.run(_decode_text, served, named)
     return Described(arrays, named.id, _labels(served, known), known.shots if known else 0.0, folded, named.field)
 
 
@@ -131,13 +130,13 @@ def _by_id(named: Named) -> bool:
     return named.metadata is None and named.text is None
 
 
-async def pin_described(pins: Pins, served: Served, named: Named, executor: Executor) -> tuple[Held, tuple[str, ...]]:
+async def pin_described(pins: Pins, served: Served, named: Named, decoders: Decoders) -> tuple[Held, tuple[str, ...]]:
     """The state of a checked descriptor, pinned, out of the cache where it is there; and its folded fields.
 
     Raises:
         InputInvalid: it cannot be read, or gives a state that is not finite.
     """
-    described = await decode_named(served, named, executor)
+    described = await decode_named(served, named, decoders)
     key = served.task_key(named.id) if _by_id(named) else described.key(served.digest)
     if key is None:
         return pins.borrow(await described_state(served, described)), described.folded

@@ -4,7 +4,6 @@ What describes a known task in other words must give its state, too.
 """
 
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from ..bundle.manifest import DESCRIBE_ID, DESCRIBE_METADATA, DESCRIBE_TEXT
 from ..bundle.tasks import TASKS
 from ..errors import BundleInvalid, HandfulError
 from ..task import Arrays, Caller
+from .decoding import Decoders
 from .describing import check_named, decode_named, described_state
 from .models import Served
 from .predicting import PredictOptions, Predictor
@@ -47,7 +47,7 @@ async def check_golden_requests(predictor: Predictor, served: Served) -> None:
             _compare(want, got.answer, tolerance, place)
 
 
-async def check_descriptors(served: Served, executor: Executor) -> None:
+async def check_descriptors(served: Served, decoders: Decoders) -> None:
     """Hold the metadata and the text of every known task to the state of its id.
 
     Raises:
@@ -64,15 +64,15 @@ async def check_descriptors(served: Served, executor: Executor) -> None:
         for graph, given in ((DESCRIBE_METADATA, task.metadata), (DESCRIBE_TEXT, task.text)):
             if given is not None:
                 tolerance = max(served.manifest.graphs[key].tolerance for key in (DESCRIBE_ID, graph))
-                found = await _phi(served, forms[graph], executor)
-                by_id = await _phi(served, Named(name, field=place), executor)
+                found = await _phi(served, forms[graph], decoders)
+                by_id = await _phi(served, Named(name, field=place), decoders)
                 _compare_states(by_id, found, tolerance, f"{place}.{graph.partition('.')[2]}")
 
 
-async def _phi(served: Served, named: Named, executor: Executor) -> Arrays:
+async def _phi(served: Served, named: Named, decoders: Decoders) -> Arrays:
     try:
         check_named(served, named)
-        return (await described_state(served, await decode_named(served, named, executor))).arrays
+        return (await described_state(served, await decode_named(served, named, decoders))).arrays
     except HandfulError as error:
         raise BundleInvalid(error.detail, field=error.field, allowed=error.allowed) from error
 

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import chain
 
@@ -11,6 +10,7 @@ from pydantic_core import to_json
 from ..errors import SupportSetInvalid
 from ..task import Arrays, Caller, TaskState
 from .accepting import start
+from .decoding import Decoders
 from .describing import decode_named, described_state
 from .models import Served
 from .preparing import check_ways, checked, state_of
@@ -90,16 +90,16 @@ class Lesson:
         caller: Whose support set it is.
         task: The examples, and the task that learning starts from, if one is named.
         known: What earlier ones came to.
-        decoder: Threads that cut texts into tokens.
+        decoders: Threads that cut texts into tokens.
 
     Raises:
         RequestInvalid, SupportSetInvalid, LabelUnknown: the examples are not valid.
     """
 
     def __init__(
-        self, served: Served, caller: Caller, task: BySupport, known: RepeatedSupports, decoder: Executor
+        self, served: Served, caller: Caller, task: BySupport, known: RepeatedSupports, decoders: Decoders
     ) -> None:
-        self._served, self._task, self._known, self._decoder = served, task, known, decoder
+        self._served, self._task, self._known, self._decoders = served, task, known, decoders
         self._named = start(served, task.named, task.field)
         rules = served.rules(self._named.id, described=True) if self._named is not None else served.rules()
         self._examples = checked(task.examples, rules, task.field)
@@ -153,7 +153,7 @@ class Lesson:
             raise RuntimeError("the examples were not encoded")
         if self._named is None:
             return Learned(await state_of(self._served, self._features, self._examples), (), self._taught)
-        described = await decode_named(self._served, self._named, self._decoder)
+        described = await decode_named(self._served, self._named, self._decoders)
         labels = [example.label for example in self._examples]
         check_ways(labels, described.labels, self._served.manifest.ways, self._task.field)
         prior = await described_state(self._served, described)

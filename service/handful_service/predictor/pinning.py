@@ -1,7 +1,6 @@
 """From what a call says of its tasks to their states in slots, pinned while the call uses them."""
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -10,6 +9,7 @@ from ..errors import AdaptationNotFound, HandfulError, TaskConflict
 from ..task import Caller
 from .accepting import must_accept
 from .beside import all_of
+from .decoding import Decoders
 from .describing import find_described, pin_described
 from .learning import Lesson
 from .models import Served
@@ -75,7 +75,7 @@ class Pinning:
 
     Attributes:
         pins: Where they are noted, to be released when the call is over.
-        decoder: Threads that cut texts into tokens.
+        decoders: Threads that cut texts into tokens.
         or_base: Whether the base answers where an adaptation does not exist.
         min_revision: The least revision of an adaptation to answer with.
     """
@@ -84,7 +84,7 @@ class Pinning:
     caller: Caller
     served: Served
     stored: StoredStates
-    decoder: Executor
+    decoders: Decoders
     or_base: bool
     min_revision: int | None
 
@@ -132,7 +132,7 @@ class Pinning:
         return await self._base(one.task.field)
 
     async def _described(self, named: Named, used: Used = "task") -> Pinned:
-        held, folded = await pin_described(self.pins, self.served, named, self.decoder)
+        held, folded = await pin_described(self.pins, self.served, named, self.decoders)
         return Pinned(held, used, folded=folded)
 
     async def _base(self, place: str) -> list[Pinned]:

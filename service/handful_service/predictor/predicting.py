@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from ..engine.calls import CALL, Call
 from ..errors import CapacityError, HandfulError, InputInvalid
 from ..task import Array, Arrays, Caller
 from .accepting import check_task, resolved
+from .decoding import Decoders
 from .direct import Direct
 from .learning import Lesson, RepeatedSupports
 from .models import Served
@@ -69,13 +69,13 @@ class Predictor:
 
     Args:
         states: Of the stored tasks.
-        decoder: Threads that decode pictures and texts.
+        decoders: Threads that decode pictures and texts.
         known: What support sets of earlier calls came to.
     """
 
-    def __init__(self, states: StoredStates, decoder: Executor, known: RepeatedSupports | None = None) -> None:
+    def __init__(self, states: StoredStates, decoders: Decoders, known: RepeatedSupports | None = None) -> None:
         self._states = states
-        self._decoder = decoder
+        self._decoders = decoders
         self._known = RepeatedSupports(0) if known is None else known
 
     def direct(
@@ -137,7 +137,7 @@ class Predictor:
             return _outcomes(works)
         with served.cache.pins() as pins:
             or_base = options.on_missing == "base"
-            pinning = Pinning(pins, caller, served, self._states, self._decoder, or_base, options.min_revision)
+            pinning = Pinning(pins, caller, served, self._states, self._decoders, or_base, options.min_revision)
             await _pin(pinning, _live(works), options)
             try:
                 await _answer(served, features, _live(works), options)
@@ -178,7 +178,7 @@ class Predictor:
                 work.ask = Ask(ask.inputs, ask.fields, task)
             check_task(served, task, options.read)
             if isinstance(task, BySupport):
-                work.lesson = Lesson(served, caller, task, self._known, self._decoder)
+                work.lesson = Lesson(served, caller, task, self._known, self._decoders)
         except HandfulError as error:
             _fail([work], error, options)
         return work
@@ -194,7 +194,7 @@ class Predictor:
             if work.lesson is not None:
                 values += [example.input for example in work.lesson.examples]
                 fields += [f"{example.field}.input" for example in work.lesson.examples]
-        features, folded = await encode(served, values, fields, self._decoder)
+        features, folded = await encode(served, values, fields, self._decoders)
         for work in works:
             end = work.first + len(work.ask.inputs)
             work.folded = folded[work.first : end]

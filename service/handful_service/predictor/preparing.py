@@ -1,50 +1,30 @@
 """Raw inputs to features, and labelled features to task states: what predicting and adapting share."""
 
-import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
 
-from ..codecs.decode import Decoded, decode_rows, portions
 from ..engine.engine import Engine
 from ..errors import InputInvalid, SupportSetInvalid
 from ..task import Arrays, Label, Labels, SupportSet, TaskState
+from .decoding import Decoders
 from .labelling import Labelling
 from .models import Served
 from .supports import Labelled
 
 
-async def decode(served: Served, values: Sequence[Any], fields: Sequence[str], executor: Executor) -> Decoded:
-    """Arrays of raw inputs; many or large pictures and texts are decoded off the event loop, since they take a while.
-
-    A portion at a time: other calls get their turn, and a call that is over, by its deadline, stops there.
-    """
-    manifest = served.manifest
-    if served.decoded_here(values):
-        return decode_rows(values, fields, manifest, served.tokenizer)
-    loop = asyncio.get_running_loop()
-    parts = []
-    for span in portions(values, manifest):
-        found = loop.run_in_executor(executor, decode_rows, values[span], fields[span], manifest, served.tokenizer)
-        parts.append(await found)
-    if len(parts) == 1:
-        return parts[0]
-    arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in manifest.inputs}
-    return Decoded(arrays, tuple(folded for part in parts for folded in part.folded))
-
-
 async def encode(
-    served: Served, values: Sequence[Any], fields: Sequence[str], executor: Executor
+    served: Served, values: Sequence[Any], fields: Sequence[str], decoders: Decoders
 ) -> tuple[Arrays, tuple[tuple[str, ...], ...]]:
     """Features `[n, *feature]` of `n` raw inputs, whose places in the request are `fields`, and what was folded.
 
     Raises:
         InputInvalid: an input cannot be read, or is so large that its features are not finite.
         TooLarge: a picture has too many pixels.
+        CapacityError: too much is waiting.
     """
-    decoded = await decode(served, values, fields, executor)
+    decoded = await decoders.decode(served, values, fields)
     features = await served.engine.encode(decoded.arrays)
     for array in features.values():
         if not np.isfinite(array).all():

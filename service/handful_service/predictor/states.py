@@ -7,7 +7,6 @@ their sum; correcting and unlearning sum again what is left.
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..task import Arrays, Caller, Label, Labels, SupportSet, TaskState
 from .accepting import check_learns, must_accept, start
 from .beside import all_of
 from .changes import Pending
+from .decoding import Decoders
 from .describing import check_named, decode_named, described_state
 from .labelling import Labelling
 from .models import Served
@@ -126,12 +126,12 @@ class States:
 
     Args:
         store: Where adaptations are kept.
-        decoder: Threads that decode pictures and texts.
+        decoders: Threads that decode pictures and texts.
     """
 
-    def __init__(self, store: AsyncStore, decoder: Executor) -> None:
+    def __init__(self, store: AsyncStore, decoders: Decoders) -> None:
         self._store = store
-        self._decoder = decoder
+        self._decoders = decoders
 
     async def start(self, served: Served, descriptor: Mapping[str, Any] | None, *, field: str) -> Start:
         """What the examples of an adaptation are learned from, in a version of the model.
@@ -156,7 +156,7 @@ class States:
             return Start(served.rules(), None)
         check_named(served, named)
         check_learns(served, named)
-        described = await decode_named(served, named, self._decoder)
+        described = await decode_named(served, named, self._decoders)
         prior = await described_state(served, described)
         return Start(served.rules(named.id, described=True), prior, described.folded)
 
@@ -330,7 +330,7 @@ class States:
         """
         values = [example.input for example in examples]
         fields = [f"{example.field}.input" for example in examples]
-        features, folded = await encode(served, values, fields, self._decoder)
+        features, folded = await encode(served, values, fields, self._decoders)
         return [row(features, place) for place in range(len(examples))], folded
 
 

@@ -73,6 +73,17 @@ class Admitted:
         """
         self.service.models.refuse_if_saturated(self.model)
 
+    def refuse_if_full(self) -> None:
+        """Refuse a large call before its body came, for which too much is waiting, or being decoded.
+
+        Raises:
+            Overloaded: it is.
+        """
+        self.refuse_if_saturated()
+        served = self.service.models.newest(self.model)
+        if served is not None and served.slowly_decoded:
+            self.service.decoders.refuse_if_full()
+
     def prepared(self, call: Call | None, content: bytes) -> Prepared:
         """A call with its body.
 
