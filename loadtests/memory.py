@@ -28,9 +28,9 @@ from loadtests.feeding import Feed
 from loadtests.process import report
 
 from handful_service.app import create_app
-from handful_service.assembly import serve
+from handful_service.assembly import ENTRY_BYTES, serve
 from handful_service.bundle.bundle import Bundle
-from handful_service.cache import StateCache
+from handful_service.cache import Budget, StateCache
 from handful_service.engine.engine import EngineLimits
 from handful_service.engine.runtime import runtime_settings
 from handful_service.engine.scheduler import Scheduler
@@ -73,10 +73,9 @@ async def marks_of(step: Step, count: int) -> list[float]:
 def served(bundles: Path, name: str, pool: ThreadPoolExecutor) -> Any:
     """A bundle, ready to run, with some slots."""
     bundle = Bundle.open(max((bundles / name).glob("[0-9]*")))
-    budget = SLOTS * (bundle.manifest.state_bytes + 2048)
-    yield serve(
-        bundle, runtime_settings("cpu", 1), Scheduler(pool), metrics=Metrics(), limits=EngineLimits(), budget=budget
-    )
+    budget = Budget(SLOTS * (bundle.manifest.state_bytes + ENTRY_BYTES))
+    runtime, scheduler = runtime_settings("cpu", 1), Scheduler(pool)
+    yield serve(bundle, runtime, scheduler, metrics=Metrics(), limits=EngineLimits(), budget=budget)
 
 
 class Shapes:

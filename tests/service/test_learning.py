@@ -12,6 +12,7 @@ from tests.tiny import Tiny, build
 
 from handful_service.assembly import serve
 from handful_service.bundle.bundle import Bundle
+from handful_service.cache import Budget
 from handful_service.engine.engine import EngineLimits
 from handful_service.engine.runtime import runtime_settings
 from handful_service.engine.scheduler import Scheduler
@@ -74,7 +75,7 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[On]:
         batches: list[tuple[str, int]] = []
         served = serve(
             bundle, runtime_settings("cpu", 1), Scheduler(runs), metrics=Noting(batches), limits=EngineLimits(),
-            budget=2**20,
+            budget=Budget(2**20),
         )  # fmt: skip
         known = RepeatedSupports(2**16)
         yield On(Predictor(NoStates(), Decoders(runs), known), served, known, batches)

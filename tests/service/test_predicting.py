@@ -12,6 +12,7 @@ from tests.tiny import Tiny, build
 
 from handful_service.assembly import serve
 from handful_service.bundle.bundle import Bundle
+from handful_service.cache import Budget
 from handful_service.engine.engine import EngineLimits
 from handful_service.engine.runtime import runtime_settings
 from handful_service.engine.scheduler import Scheduler
@@ -53,7 +54,8 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[On]:
         models = {}
         for tiny in (FIXED, OPEN):
             bundle = Bundle.open(build(root, tiny))
-            served = serve(bundle, runtime, Scheduler(runs), metrics=Metrics(), limits=EngineLimits(), budget=2**20)
+            budget = Budget(2**20)
+            served = serve(bundle, runtime, Scheduler(runs), metrics=Metrics(), limits=EngineLimits(), budget=budget)
             models[tiny.name] = Model(tiny.name, {1: served}, {"stable": 1})
         yield On(Predictor(NoStates(), Decoders(runs)), Models(models))
 
