@@ -5,20 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Table,
-    and_,
-    bindparam,
-    delete,
-    func,
-    insert,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, text, update
 
+from .mine import mine, named
 from .tables import ADAPTATIONS, EVENTS, EXAMPLES, FEATURES, STATES
 from .values import Change, Key, NewExample, NewState, RevisionMoved, label_text
 
@@ -30,11 +19,35 @@ NEXT_REVISION = text(
     "INSERT INTO revision_counters (tenant, model, last) VALUES (:tenant, :model, 1)"
     " ON CONFLICT (tenant, model) DO UPDATE SET last = revision_counters.last + 1 RETURNING last"
 )
-
-
-def of(table: Table, key: Key) -> ColumnElement[bool]:
-    """The rows of a table that belong to an adaptation."""
-    return and_(table.c.tenant == key.tenant, table.c.model == key.model, table.c.id == key.id)
+LOCKED_REVISION = select(ADAPTATIONS.c.revision).where(mine(ADAPTATIONS)).with_for_update()
+KNOWN_EVENT = (
+    select(EVENTS.c.event_id).where(mine(EVENTS), EVENTS.c.event_id.in_(bindparam("ids", expanding=True))).limit(1)
+)
+ADD_HEAD, MOVE_HEAD = insert(ADAPTATIONS), update(ADAPTATIONS).where(mine(ADAPTATIONS))
+DROP_EXAMPLES = delete(EXAMPLES).where(mine(EXAMPLES))
+DROP_EXAMPLE = delete(EXAMPLES).where(mine(EXAMPLES), EXAMPLES.c.example_id == bindparam("example"))
+LAST_POSITION = select(func.max(EXAMPLES.c.position)).where(mine(EXAMPLES))
+STORED_EXAMPLES = (
+    select(EXAMPLES.c.example_id, EXAMPLES.c.input, FEATURES.c.value)
+    .select_from(
+        EXAMPLES.outerjoin(
+            FEATURES,
+            and_(
+                mine(FEATURES),
+                FEATURES.c.example_id == EXAMPLES.c.example_id,
+                FEATURES.c.digest == bindparam("of_digest"),
+            ),
+        )
+    )
+    .where(mine(EXAMPLES), EXAMPLES.c.example_id.in_(bindparam("ids", expanding=True)))
+)
+ADD_EXAMPLES = insert(EXAMPLES)
+CORRECT_EXAMPLE = update(EXAMPLES).where(mine(EXAMPLES), EXAMPLES.c.example_id == bindparam("example"))
+DROP_FEATURES = delete(FEATURES).where(mine(FEATURES), FEATURES.c.example_id == bindparam("example"))
+DROP_FEATURES_OF_BUNDLE = DROP_FEATURES.where(FEATURES.c.digest == bindparam("of_digest"))
+ADD_FEATURES, ADD_EVENTS, ADD_STATE = insert(FEATURES), insert(EVENTS), insert(STATES)
+DROP_STATES = delete(STATES).where(mine(STATES))
+DROP_STATE = DROP_STATES.where(STATES.c.digest == bindparam("of_digest"))
 
 
 def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -53,7 +66,7 @@ def checksum(*blobs: bytes | None) -> str:
 
 def lock(connection: Connection, key: Key) -> int | None:
     """The revision of an adaptation, kept from changing until the transaction ends; None if there is none."""
-    return connection.scalar(select(ADAPTATIONS.c.revision).where(of(ADAPTATIONS, key)).with_for_update())
+    return connection.scalar(LOCKED_REVISION, named(key))
 
 
 def write(connection: Connection, change: Change, expected: int | None, now: datetime) -> int:
@@ -70,7 +83,7 @@ def write(connection: Connection, change: Change, expected: int | None, now: dat
     _drop_examples(connection, change)
     _put_examples(connection, change, now)
     _add_events(connection, change, revision, now)
-    connection.execute(delete(STATES).where(of(STATES, change.key)))
+    connection.execute(DROP_STATES, named(change.key))
     if change.state is not None:
         add_state(connection, change.key, change.state, revision)
     return revision
@@ -79,18 +92,28 @@ def write(connection: Connection, change: Change, expected: int | None, now: dat
 def add_state(connection: Connection, key: Key, state: NewState, revision: int) -> None:
     """Stores φ for a bundle that has none."""
     row = {"digest": state.digest, "revision": revision, "statistics": state.statistics, "phi": state.phi}
-    connection.execute(insert(STATES), _columns(key) | row | {"checksum": checksum(state.statistics, state.phi)})
+    connection.execute(ADD_STATE, _columns(key) | row | {"checksum": checksum(state.statistics, state.phi)})
+
+
+def put_state(connection: Connection, key: Key, state: NewState, revision: int) -> None:
+    """Stores φ for a bundle, in place of what it has."""
+    connection.execute(DROP_STATE, named(key) | {"of_digest": state.digest})
+    add_state(connection, key, state, revision)
 
 
 def put_features(connection: Connection, key: Key, digest: str, features: Mapping[str, bytes]) -> None:
     """Stores features of examples for a bundle, in place of those it has."""
-    same = and_(of(FEATURES, key), FEATURES.c.digest == digest, FEATURES.c.example_id == bindparam("example"))
-    _many(connection, delete(FEATURES).where(same), [{"example": name} for name in features])
+    shared = named(key) | {"of_digest": digest}
+    _many(connection, DROP_FEATURES_OF_BUNDLE, [shared | {"example": name} for name in features])
+    _add_features(connection, key, digest, features)
+
+
+def _add_features(connection: Connection, key: Key, digest: str, features: Mapping[str, bytes]) -> None:
     shared = _columns(key) | {"digest": digest}
     rows = [
         shared | {"example_id": name, "value": value, "checksum": checksum(value)} for name, value in features.items()
     ]
-    _many(connection, insert(FEATURES), rows)
+    _many(connection, ADD_FEATURES, rows)
 
 
 def _columns(key: Key, *names: str) -> dict[str, Any]:
@@ -104,60 +127,49 @@ def _many(connection: Connection, statement: Any, rows: Sequence[Mapping[str, An
 
 def _knows_event(connection: Connection, change: Change) -> bool:
     # A caller who looked for the event before another writer stored it: at the next look it is there.
-    ids = [event.event_id for event in change.events]
-    query = select(EVENTS.c.event_id).where(of(EVENTS, change.key)).limit(1)
-    return any(connection.scalar(query.where(EVENTS.c.event_id.in_(part))) is not None for part in chunks(ids))
+    ids, key = [event.event_id for event in change.events], named(change.key)
+    return any(connection.scalar(KNOWN_EVENT, key | {"ids": part}) is not None for part in chunks(ids))
 
 
 def _write_head(connection: Connection, change: Change, revision: int, now: datetime, *, new: bool) -> None:
     row: dict[str, Any] = {"revision": revision, "labels": list(change.labels), "updated_at": now}
     row["descriptor"] = None if change.descriptor is None else dict(change.descriptor)
     if new:
-        connection.execute(insert(ADAPTATIONS), _columns(change.key) | row | {"created_at": now})
+        connection.execute(ADD_HEAD, _columns(change.key) | row | {"created_at": now})
     else:
-        connection.execute(update(ADAPTATIONS).where(of(ADAPTATIONS, change.key)), row)
+        connection.execute(MOVE_HEAD, named(change.key) | row)
 
 
 def _drop_examples(connection: Connection, change: Change) -> None:
-    mine = of(EXAMPLES, change.key)
     if change.replace:
-        connection.execute(delete(EXAMPLES).where(mine))
+        connection.execute(DROP_EXAMPLES, named(change.key))
     else:
-        one = delete(EXAMPLES).where(mine, EXAMPLES.c.example_id == bindparam("example"))
-        _many(connection, one, [{"example": name} for name in change.remove])
+        _many(connection, DROP_EXAMPLE, _each(change.key, change.remove))
 
 
 def _put_examples(connection: Connection, change: Change, now: datetime) -> None:
-    key, stored = change.key, _stored(connection, change)
+    key, stored = change.key, {} if change.replace else _stored(connection, change)
     fresh = [example for example in change.put if example.example_id not in stored]
     known = [(example, stored[example.example_id]) for example in change.put if example.example_id in stored]
-    _add_examples(connection, key, fresh, now)
-    one = update(EXAMPLES).where(of(EXAMPLES, key), EXAMPLES.c.example_id == bindparam("example"))
-    _many(connection, one, [_corrected(example, row) for example, row in known])
-    stale = delete(FEATURES).where(of(FEATURES, key), FEATURES.c.example_id == bindparam("example"))
-    moved = [example for example, row in known if not _same_input(example, row)]
-    _many(connection, stale, [{"example": example.example_id} for example in moved])
+    last = None if change.replace else connection.scalar(LAST_POSITION, named(key))
+    _add_examples(connection, key, fresh, last or 0, now)
+    _many(connection, CORRECT_EXAMPLE, [named(key) | _corrected(example, row) for example, row in known])
+    moved = [example.example_id for example, row in known if not _same_input(example, row)]
+    _many(connection, DROP_FEATURES, _each(key, moved))
     if change.digest is not None:
         given = {e.example_id: e.features for e in change.put if e.features is not None}
-        put_features(connection, key, change.digest, given)
+        _add_features(connection, key, change.digest, {name: given[name] for name in given if name not in stored})
+        put_features(connection, key, change.digest, {name: given[name] for name in given if name in stored})
+
+
+def _each(key: Key, examples: Sequence[str]) -> list[dict[str, Any]]:
+    return [named(key) | {"example": name} for name in examples]
 
 
 def _stored(connection: Connection, change: Change) -> dict[str, Any]:
     """What is stored of the examples in `put`: their inputs, and their features for the change's bundle."""
-    its = and_(
-        of(FEATURES, change.key),
-        FEATURES.c.example_id == EXAMPLES.c.example_id,
-        FEATURES.c.digest == change.digest,
-    )
-    query = select(EXAMPLES.c.example_id, EXAMPLES.c.input, FEATURES.c.value).select_from(
-        EXAMPLES.outerjoin(FEATURES, its)
-    )
-    ids = [example.example_id for example in change.put]
-    rows = [
-        row
-        for part in chunks(ids)
-        for row in connection.execute(query.where(of(EXAMPLES, change.key), EXAMPLES.c.example_id.in_(part)))
-    ]
+    ids, shared = [example.example_id for example in change.put], named(change.key) | {"of_digest": change.digest}
+    rows = [row for part in chunks(ids) for row in connection.execute(STORED_EXAMPLES, shared | {"ids": part})]
     return {row.example_id: row for row in rows}
 
 
@@ -181,8 +193,7 @@ def _corrected(example: NewExample, row: Any) -> dict[str, Any]:
     }
 
 
-def _add_examples(connection: Connection, key: Key, fresh: Sequence[NewExample], now: datetime) -> None:
-    last = connection.scalar(select(func.max(EXAMPLES.c.position)).where(of(EXAMPLES, key)))
+def _add_examples(connection: Connection, key: Key, fresh: Sequence[NewExample], last: int, now: datetime) -> None:
     shared = _columns(key) | {"created_at": now}
     rows = [
         shared
@@ -194,9 +205,9 @@ def _add_examples(connection: Connection, key: Key, fresh: Sequence[NewExample],
             "source": example.source,
             "input": example.input,
         }
-        for position, example in enumerate(fresh, start=1 if last is None else last + 1)
+        for position, example in enumerate(fresh, start=last + 1)
     ]
-    _many(connection, insert(EXAMPLES), rows)
+    _many(connection, ADD_EXAMPLES, rows)
 
 
 def _add_events(connection: Connection, change: Change, revision: int, now: datetime) -> None:
@@ -210,4 +221,4 @@ def _add_events(connection: Connection, change: Change, revision: int, now: date
         }
         for event in change.events
     ]
-    _many(connection, insert(EVENTS), rows)
+    _many(connection, ADD_EVENTS, rows)

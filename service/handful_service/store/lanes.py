@@ -121,7 +121,7 @@ class AsyncStore:
 
     async def events(self, key: Key, event_ids: Sequence[str]) -> dict[str, Event]:
         """As `Store.events`."""
-        return await self._reads.run(self._store.events, key, event_ids)
+        return await self._reads.run(self._store.events, key, event_ids) if event_ids else {}
 
     async def list(self, tenant: str, model: str, *, after: str | None, limit: int) -> Sequence[Summary]:
         """As `Store.list`."""

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, delete, func, select, text
+from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, select, text
 from sqlalchemy.exc import DBAPIError
 
-from .changes import add_state, checksum, chunks, lock, of, put_features, write
+from .changes import checksum, chunks, lock, put_features, put_state, write
 from .database import Database, available, upgrade
+from .mine import mine, named
 from .sqlite_loads import SqliteLoads
 from .tables import ADAPTATIONS, EVENTS, EXAMPLES, FEATURES, STATES
 from .values import Adaptation, Change, Event, Example, Key, Loaded, NewState, RevisionMoved, State, Summary, text_label
@@ -29,10 +30,25 @@ SUMMARY = select(
     .scalar_subquery()
     .label("examples"),
 )
-STATE = select(STATES.c.digest, STATES.c.revision, STATES.c.statistics, STATES.c.phi, STATES.c.checksum).join(
-    ADAPTATIONS,
-    and_(*(STATES.c[name] == ADAPTATIONS.c[name] for name in ("tenant", "model", "id", "revision"))),
+STATE = (
+    select(STATES.c.digest, STATES.c.revision, STATES.c.statistics, STATES.c.phi, STATES.c.checksum)
+    .join(ADAPTATIONS, and_(*(STATES.c[name] == ADAPTATIONS.c[name] for name in ("tenant", "model", "id", "revision"))))
+    .where(mine(STATES), STATES.c.digest == bindparam("of_digest"))
 )
+HEADS = select(ADAPTATIONS.c.id, ADAPTATIONS.c.revision).where(
+    ADAPTATIONS.c.tenant == bindparam("key_tenant"),
+    ADAPTATIONS.c.model == bindparam("key_model"),
+    ADAPTATIONS.c.id.in_(bindparam("ids", expanding=True)),
+)
+HEAD = select(ADAPTATIONS).where(mine(ADAPTATIONS))
+ITS_EXAMPLES = select(EXAMPLES).where(mine(EXAMPLES)).order_by(EXAMPLES.c.position)
+ITS_FEATURES = select(FEATURES.c.example_id, FEATURES.c.value, FEATURES.c.checksum).where(
+    mine(FEATURES), FEATURES.c.digest == bindparam("of_digest")
+)
+ITS_EVENTS = select(EVENTS.c.event_id, EVENTS.c.fingerprint, EVENTS.c.result).where(
+    mine(EVENTS), EVENTS.c.event_id.in_(bindparam("ids", expanding=True))
+)
+DROP = delete(ADAPTATIONS).where(mine(ADAPTATIONS))
 
 
 class Store:
@@ -71,21 +87,17 @@ class Store:
         with self._connected(self._database.single) as connection:
             for (tenant, model), ids in groups.items():
                 for part in chunks(ids):
-                    query = select(ADAPTATIONS.c.id, ADAPTATIONS.c.revision).where(
-                        ADAPTATIONS.c.tenant == tenant,
-                        ADAPTATIONS.c.model == model,
-                        ADAPTATIONS.c.id.in_(part),
-                    )
-                    found |= {Key(tenant, model, name): revision for name, revision in connection.execute(query)}
+                    rows = connection.execute(HEADS, {"key_tenant": tenant, "key_model": model, "ids": part})
+                    found |= {Key(tenant, model, name): revision for name, revision in rows}
         return found
 
     def get(self, key: Key) -> Adaptation | None:
         """The adaptation with its examples, all of one revision."""
         with self._connected(self._database.snapshot) as connection:
-            head = connection.execute(select(ADAPTATIONS).where(of(ADAPTATIONS, key))).one_or_none()
+            head = connection.execute(HEAD, named(key)).one_or_none()
             if head is None:
                 return None
-            rows = connection.execute(select(EXAMPLES).where(of(EXAMPLES, key)).order_by(EXAMPLES.c.position)).all()
+            rows = connection.execute(ITS_EXAMPLES, named(key)).all()
         return Adaptation(
             key=key,
             revision=head.revision,
@@ -98,9 +110,8 @@ class Store:
 
     def state(self, key: Key, digest: str) -> State | None:
         """φ of the current revision for a bundle, if it is stored and undamaged."""
-        query = STATE.where(of(STATES, key), STATES.c.digest == digest)
         with self._connected(self._database.single) as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(STATE, named(key) | {"of_digest": digest}).one_or_none()
         if row is None:
             return None
         if checksum(row.statistics, row.phi) != row.checksum:
@@ -124,11 +135,8 @@ class Store:
 
     def features(self, key: Key, digest: str) -> dict[str, bytes]:
         """The stored features of the examples for a bundle, by example id; damaged ones are left out."""
-        query = select(FEATURES.c.example_id, FEATURES.c.value, FEATURES.c.checksum).where(
-            of(FEATURES, key), FEATURES.c.digest == digest
-        )
         with self._connected(self._database.single) as connection:
-            rows = connection.execute(query).all()
+            rows = connection.execute(ITS_FEATURES, named(key) | {"of_digest": digest}).all()
         whole = {row.example_id: row.value for row in rows if checksum(row.value) == row.checksum}
         if len(whole) < len(rows):
             LOG.warning("%d features of %s for bundle %s are damaged", len(rows) - len(whole), key, digest)
@@ -136,11 +144,10 @@ class Store:
 
     def events(self, key: Key, event_ids: Sequence[str]) -> dict[str, Event]:
         """Those of the events that are stored, by their ids."""
-        query = select(EVENTS.c.event_id, EVENTS.c.fingerprint, EVENTS.c.result).where(of(EVENTS, key))
         found: dict[str, Event] = {}
         with self._connected(self._database.single) as connection:
             for part in chunks(event_ids):
-                rows = connection.execute(query.where(EVENTS.c.event_id.in_(part)))
+                rows = connection.execute(ITS_EVENTS, named(key) | {"ids": part})
                 found |= {row.event_id: Event(row.event_id, row.fingerprint, row.result) for row in rows}
         return found
 
@@ -170,8 +177,7 @@ class Store:
         with self._database.turn(), self._writing() as connection:
             if lock(connection, key) != revision:
                 return False
-            connection.execute(delete(STATES).where(of(STATES, key), STATES.c.digest == state.digest))
-            add_state(connection, key, state, revision)
+            put_state(connection, key, state, revision)
             put_features(connection, key, state.digest, features)
         return True
 
@@ -193,7 +199,7 @@ class Store:
                 found = lock(connection, key)
                 if found is not None and expected not in (None, found):
                     raise RevisionMoved(found)
-                connection.execute(delete(ADAPTATIONS).where(of(ADAPTATIONS, key)))
+                connection.execute(DROP, named(key))
             if found is not None:
                 self._forget()
         return found is not None
