@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from handful_service.bundle.manifest import ImageOptions, InputSpec
-from handful_service.codecs.image import SHORT, decode_image, pixels_of
+from handful_service.codecs.image import SHORT, decode_images, pixels_of
 from handful_service.errors import HandfulError, InputInvalid, TooLarge
 
 SIDE = 8
@@ -31,7 +31,8 @@ def spec(**options: Any) -> InputSpec:
 
 
 def decode(value: Any, **options: Any) -> np.ndarray:
-    return decode_image(value, spec(**options), field="inputs[0]")
+    (found,) = decode_images([value], spec(**options), ["inputs[0]"])
+    return found
 
 
 def file(picture: Image.Image | np.ndarray, kind: str = "PNG", **options: Any) -> str:
@@ -317,3 +318,23 @@ def test_the_pixels_of_a_short_png_are_told_by_its_start(side: int) -> None:
 )  # fmt: skip
 def test_the_pixels_of_anything_else_are_not_told(value: Any) -> None:
     assert pixels_of(value) is None
+
+
+def test_many_pictures_are_what_each_of_them_is() -> None:
+    pictures = [file(np.roll(DRAWING, shift, axis=1)) for shift in range(5)]
+    found = decode_images(pictures, spec(), [f"inputs[{place}]" for place in range(5)])
+    assert (found.dtype, found.shape) == (np.float32, (5, 1, SIDE, SIDE))
+    np.testing.assert_array_equal(found, np.stack([decode(one) for one in pictures]))
+    assert decode_images([], spec(), []).shape == (0, 1, SIDE, SIDE)
+
+
+@pytest.mark.parametrize("mode", ["1", "L"])
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_drawing_in_black_and_white_is_one_like_any_other(mode: str, dark: bool) -> None:
+    drawing = Image.fromarray(np.kron(np.random.default_rng(3).random((30, 30)) < 0.2, np.ones((2, 2))) > 0)
+    drawing = drawing if not dark else Image.fromarray(~np.asarray(drawing))
+    found = decode(file(drawing.convert(mode)), polarity="auto", contrast="stretch")
+    # With one pixel of another grey all levels are counted.
+    other = np.array(drawing.convert("L"))
+    other[0, 0] = 254 if other[0, 0] else 1
+    np.testing.assert_array_equal(found, decode(file(other), polarity="auto", contrast="stretch"))

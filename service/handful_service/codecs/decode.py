@@ -11,7 +11,7 @@ from ..bundle.inputs import InputSpec
 from ..bundle.manifest import Manifest
 from ..errors import InputInvalid
 from ..task import Array, Arrays
-from .image import decode_image, pixels_of
+from .image import decode_images, pixels_of
 from .record import decode_record
 from .tensor import decode_tensors
 from .text import Tokenizer, decode_text
@@ -160,9 +160,10 @@ def _column(
     if spec.record is not None:
         rows = [decode_record(value, spec.record, field=field) for value, field in zip(values, fields, strict=True)]
         return _stack([array for array, _ in rows], spec), tuple([folded for _, folded in rows])
+    nothing = ((),) * len(values)
     if spec.kind == "image":
-        found = [decode_image(value, spec, field=field) for value, field in zip(values, fields, strict=True)]
-    elif spec.text is not None:
+        return decode_images(values, spec, fields), nothing
+    if spec.text is not None:
         if tokenizer is None:
             raise TypeError("the bundle reads texts, so its tokenizer is needed")
         size = spec.shape[0]
@@ -170,10 +171,8 @@ def _column(
             decode_text(value, spec.text, size, tokenizer, field=field)
             for value, field in zip(values, fields, strict=True)
         ]
-    else:
-        norm = manifest.limits.norm
-        return decode_tensors(values, spec, norm=norm, fields=fields, floats=floats), ((),) * len(values)
-    return _stack(found, spec), ((),) * len(values)
+        return _stack(found, spec), nothing
+    return decode_tensors(values, spec, norm=manifest.limits.norm, fields=fields, floats=floats), nothing
 
 
 def _stack(items: Sequence[Array], spec: InputSpec) -> Array:

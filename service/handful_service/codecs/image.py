@@ -5,6 +5,8 @@ import binascii
 import io
 import re
 from bisect import bisect_left
+from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -37,22 +39,28 @@ _DATA_URL = re.compile(r"^data:image/(?:png|jpe?g);base64,")
 Image.MAX_IMAGE_PIXELS = None  # the bundle's own bound is checked before any pixel is read
 
 
-def decode_image(value: Any, spec: InputSpec, *, field: str) -> Array:
-    """The array of one picture: float32 `[1, side, side]` in 0..1, with high ink.
+def decode_images(values: Sequence[Any], spec: InputSpec, fields: Sequence[str]) -> Array:
+    """The array of some pictures: float32 `[n, 1, side, side]` in 0..1, with high ink.
 
     Args:
-        value: What stood in the request.
+        values: What stood in the request.
         spec: The input's declaration, of kind `image`.
-        field: The place in the request, for messages.
+        fields: The place of each in the request, for messages.
 
     Raises:
         InputInvalid: not a base64 PNG or JPEG, damaged, animated, of a colour mode or with an alpha channel
             that the bundle refuses.
         TooLarge: more pixels than the bundle allows.
     """
-    options = spec.image
-    if options is None:
+    if spec.image is None:
         raise TypeError("the input is not of kind image")
+    side = spec.shape[-1]
+    content = b"".join([_grey(value, spec.image, side, field) for value, field in zip(values, fields, strict=True)])
+    return np.frombuffer(content, np.uint8).reshape(len(values), 1, side, side) / np.float32(255)
+
+
+def _grey(value: Any, options: ImageOptions, side: int, field: str) -> bytes:
+    """The pixels of one picture, a byte each, row by row."""
     content = _bytes(value, field)
     picture = _open(content, field)
     width, height = picture.size
@@ -72,12 +80,10 @@ def decode_image(value: Any, spec: InputSpec, *, field: str) -> Array:
             field=field,
             allowed="grey, palette or RGB with 8 bits a channel",
         )
-    side = spec.shape[-1]
     picture = _with_high_ink(_luminance(_load(picture, content, field), options, field), options, side, field)
     if options.aspect == "pad":
         picture = _padded(picture)
-    picture = picture.resize((side, side), Image.Resampling.BOX)
-    return np.asarray(picture)[None] / np.float32(255)
+    return picture.resize((side, side), Image.Resampling.BOX).tobytes()
 
 
 def pixels_of(value: Any) -> int | None:
@@ -158,7 +164,8 @@ def _stretched(picture: Image.Image, options: ImageOptions, side: int, field: st
     Paper is the median level. Ink is the level that one pixel in a thousand goes beyond, on the declared side of
     paper or, for `auto`, on the farther one.
     """
-    levels = list(accumulate(picture.histogram()))
+    content = picture.tobytes()
+    levels = _levels(picture, content)
     pixels, few = levels[-1], max(1, levels[-1] // 1000)
     paper = bisect_left(levels, (pixels + 1) // 2)
     low, high = bisect_left(levels, few), bisect_left(levels, pixels - few + 1)
@@ -172,9 +179,23 @@ def _stretched(picture: Image.Image, options: ImageOptions, side: int, field: st
         )
     if max(picture.size) <= side:
         contrast = paper if dark else 255 - paper  # strokes thinner than a pixel do not show the level of their ink
-    rise = (_LEVELS - paper) * (-1 if dark else 1) * (255 / contrast)
-    table = np.clip(np.rint(rise), 0, 255).astype(np.uint8).tobytes()
-    return Image.frombytes("L", picture.size, picture.tobytes().translate(table))  # `point` takes twice as long
+    # `point` takes twice as long.
+    return Image.frombytes("L", picture.size, content.translate(_rise(paper, -contrast if dark else contrast)))
+
+
+def _levels(picture: Image.Image, content: bytes) -> list[int]:
+    """How many pixels have each level of grey, or one below it."""
+    black, pixels = content.count(0), len(content)
+    if black + content.count(255) == pixels:  # as most drawings are: it takes a tenth of the time to know
+        return [black] * 255 + [pixels]
+    return list(accumulate(picture.histogram()))
+
+
+@lru_cache(maxsize=1024)
+def _rise(paper: int, contrast: int) -> bytes:
+    """The new level of each: 0 at the level of paper, 255 beyond it by the contrast, which is below 0 for dark ink."""
+    rise: Array = np.clip(np.rint((_LEVELS - paper) * (255 / contrast)), 0, 255)
+    return rise.astype(np.uint8).tobytes()
 
 
 def _padded(picture: Image.Image) -> Image.Image:
