@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from itertools import chain
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ..bundle.manifest import DESCRIBE_ID, DESCRIBE_METADATA, DESCRIBE_TEXT, Gra
 from ..bundle.signature import INDEX, METADATA, TEXT
 from ..errors import BundleInvalid, SupportSetInvalid
 from ..task import Array, Arrays, SupportSet
+from .answering import Read, answers, cut_array, in_one
 from .batcher import Batcher
 from .calls import CALL, Call
 from .graphs import Graphs
@@ -39,19 +41,10 @@ class EngineLimits:
 
 
 _Rows = tuple[Arrays, Sequence[int]]
-"""Rows of a prediction: the features of inputs, or these themselves, each `[n, …]`, and the slots of their states."""
+"""Rows of a prediction: the features of inputs, each `[n, …]`, and the slots of their states."""
 
-
-class FeaturesNotFinite(Exception):
-    """An input is so large that its features are not finite.
-
-    Attributes:
-        row: Of the first such one.
-    """
-
-    def __init__(self, row: int) -> None:
-        super().__init__(f"row {row}")
-        self.row = row
+_Asked = tuple[Arrays, Sequence[int], Read]
+"""Rows of a call: the inputs, each `[n, …]`, the slots of their states, and how what comes of them is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,38 +223,40 @@ class Engine:
         parts = self._predictor.submit_all(pieces, [len(piece[1]) for piece in pieces])
         return np.concatenate(await asyncio.gather(*parts))
 
-    def answer(self, call: Call | None, inputs: Arrays, slots: Sequence[int], reply: Reply[Array]) -> None:
-        """Encode and predict in one go: `y`, float32 `[n, member, column]`, is given to a reply.
+    def answer(
+        self, call: Call | None, inputs: Arrays, slots: Sequence[int], read: Read, reply: Reply[Sequence[Any]]
+    ) -> None:
+        """Encode, predict and read in one go: what the rows come to is given to a reply.
 
         Args:
             call: Whose rows these are.
             inputs: Each `[n, *input]`, no more than a batch holds.
             slots: Where the task state of each row lies, `n` of them.
-            reply: Takes `y`, or an error: `FeaturesNotFinite` where an input has none that are.
+            read: What `y`, float32 `[n, member, column]`, comes to, row by row. It may be run in a thread, with the
+                rows of all calls of a batch that have the same one.
+            reply: Takes that, or an error: `FeaturesNotFinite` where an input has none that are.
 
         Raises:
             Overloaded: too much is waiting.
             DeadlineExceeded: the call cannot be answered in time.
         """
-        self._answerer.submit_for(call, (inputs, slots), len(slots), reply)
+        self._answerer.submit_for(call, (inputs, slots, read), len(slots), reply)
 
     def _on_answer(self, rows: int) -> None:
         if self._graphs.encodes:
             self._on_batch("encode", rows)
         self._on_batch("predict", rows)
 
-    def _answer(self, items: Sequence[_Rows]) -> Sequence[Array | Exception]:
-        inputs = {name: _in_one([arrays[name] for arrays, _ in items]) for name in self.manifest.inputs}
-        counts = [len(slots) for _, slots in items]
-        states = self._states(items)
+    def _answer(self, items: Sequence[_Asked]) -> Sequence[Sequence[Any] | Exception]:
+        inputs = {name: in_one([item[0][name] for item in items]) for name in self.manifest.inputs}
+        counts = [len(slots) for _, slots, _ in items]
+        states = self._states([slots for _, slots, _ in items])
         features, y = self._graphs.encode_and_predict(inputs, states, sum(counts))
-        parts = _cut_array(y, counts)
-        finite = all(np.isfinite(array).all() for array in features.values())
-        return parts if finite else _without_lost(parts, features, counts)
+        return answers(y, features, counts, [read for _, _, read in items])
 
     def _encode(self, items: Sequence[Arrays]) -> Sequence[Arrays]:
         counts = [len(next(iter(item.values()))) for item in items]
-        merged = {name: _in_one([item[name] for item in items]) for name in self.manifest.inputs}
+        merged = {name: in_one([item[name] for item in items]) for name in self.manifest.inputs}
         return _cut(self._graphs.run("encode", merged, sum(counts)), counts)
 
     def _describe(self, graph: GraphName, items: Sequence[Arrays]) -> Sequence[Arrays]:
@@ -290,15 +285,15 @@ class Engine:
         return _rows(self._graphs.run("adapt", feed, len(items)), len(items))
 
     def _predict(self, items: Sequence[_Rows]) -> Sequence[Array]:
-        features = {name: _in_one([features[name] for features, _ in items]) for name in self.manifest.features}
+        features = {name: in_one([features[name] for features, _ in items]) for name in self.manifest.features}
         counts = [len(slots) for _, slots in items]
-        y = self._graphs.run("predict", {**self._states(items), **features}, sum(counts))["y"]
-        return _cut_array(y, counts)
+        states = self._states([slots for _, slots in items])
+        y = self._graphs.run("predict", {**states, **features}, sum(counts))["y"]
+        return cut_array(y, counts)
 
-    def _states(self, items: Sequence[_Rows]) -> Arrays:
+    def _states(self, slots: Sequence[Sequence[int]]) -> Arrays:
         """The state of each row of all items, from its slot."""
-        slots = items[0][1] if len(items) == 1 else [slot for _, of_item in items for slot in of_item]
-        return self._tables.gather(slots)
+        return self._tables.gather(slots[0] if len(slots) == 1 else list(chain.from_iterable(slots)))
 
     def _padded(self, items: Sequence[SupportSet]) -> dict[str, Array]:
         """Support sets of different sizes as one batch: absent examples have weight 0."""
@@ -353,39 +348,10 @@ def _chunk(support: SupportSet, at: int) -> SupportSet:
     return SupportSet(features, support.y[span], support.weight[span])
 
 
-def _in_one(arrays: Sequence[Array]) -> Array:
-    """Arrays `[n, …]` one after the other; of one, that one itself."""
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
-
-
-def _cut_array(array: Array, counts: Sequence[int]) -> list[Array]:
-    """An array `[n, …]` as parts of some rows each, one after the other."""
-    if len(counts) == 1:
-        return [array]
-    parts, at = [], 0
-    for count in counts:
-        parts.append(array[at : at + count])
-        at += count
-    return parts
-
-
-def _without_lost(parts: Sequence[Array], features: Arrays, counts: Sequence[int]) -> list[Array | Exception]:
-    """The parts of `y`, with an error in place of each whose features are not all finite."""
-    rows = len(next(iter(features.values())))
-    finite = np.ones(rows, bool)
-    for array in features.values():
-        finite &= np.isfinite(array).reshape(rows, -1).all(axis=1)
-    good = _cut_array(finite, counts)
-    return [
-        part if of_part.all() else FeaturesNotFinite(int(of_part.argmin()))
-        for part, of_part in zip(parts, good, strict=True)
-    ]
-
-
 def _cut(arrays: Arrays, counts: Sequence[int]) -> list[Arrays]:
     if len(counts) == 1:
         return [arrays]
-    parts = {name: _cut_array(array, counts) for name, array in arrays.items()}
+    parts = {name: cut_array(array, counts) for name, array in arrays.items()}
     return [{name: of_name[place] for name, of_name in parts.items()} for place in range(len(counts))]
 
 

@@ -4,17 +4,16 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from ..cache import Pins
-from ..engine.engine import FeaturesNotFinite
-from ..task import Array
+from ..engine.answering import FeaturesNotFinite
 from .outcomes import Prediction, predictions
 from .pinning import Pinned
 from .preparing import features_not_finite
-from .reading import Reading, ReadOptions, read
+from .reading import Answer, Reading
 from .refs import Ask
 
 
 class Direct:
-    """One ask of one task, on its way to its answers: the reply that the engine gives `y` to.
+    """One ask of one task, on its way to its answers: the reply that the engine gives them to.
 
     Its state stays pinned until the call is over.
 
@@ -22,7 +21,6 @@ class Direct:
         ask: What was asked.
         state: Of its task, in a slot.
         reading: How the columns of the state are read.
-        options: What the caller wants of an answer.
         folded: The folded fields of each input.
         pins: What the call pinned.
         taught: The folded fields of its examples.
@@ -32,7 +30,7 @@ class Direct:
     """
 
     __slots__ = (
-        "_ask", "_error", "_folded", "_options", "_over", "_pins", "_reading", "_state", "_taught", "_y", "told",
+        "_answers", "_ask", "_error", "_folded", "_over", "_pins", "_reading", "_state", "_taught", "told",
     )  # fmt: skip
 
     def __init__(
@@ -40,14 +38,13 @@ class Direct:
         ask: Ask,
         state: Pinned,
         reading: Reading,
-        options: ReadOptions,
         folded: Sequence[tuple[str, ...]],
         pins: Pins,
         taught: tuple[str, ...] = (),
     ) -> None:
         self._ask, self._state, self._reading = ask, state, reading
-        self._options, self._folded, self._pins, self._taught = options, folded, pins, taught
-        self._y: Array | None = None
+        self._folded, self._pins, self._taught = folded, pins, taught
+        self._answers: Sequence[Answer | None] | None = None
         self._error: Exception | None = None
         self._over = False
         self.told: Callable[[], None] | None = None
@@ -56,9 +53,9 @@ class Direct:
         """Whether the call is over."""
         return self._over
 
-    def set_result(self, y: Array) -> None:
-        """Take `y`, float32 `[n, member, column]`."""
-        self._y = y
+    def set_result(self, answers: Sequence[Answer | None]) -> None:
+        """Take the answers."""
+        self._answers = answers
         self._end()
 
     def set_exception(self, error: Exception) -> None:
@@ -89,10 +86,9 @@ class Direct:
             raise features_not_finite(self._ask.fields[self._error.row])
         if self._error is not None:
             raise self._error
-        if self._y is None:
+        if self._answers is None:
             raise RuntimeError("the call was given up")
-        answers = read(self._y, self._reading, self._options)
-        return predictions(self._ask, self._folded, (self._state,), (self._reading,), answers, self._taught)
+        return predictions(self._ask, self._folded, (self._state,), (self._reading,), self._answers, self._taught)
 
     async def answered(self) -> list[Prediction]:
         """The answers, for a coroutine, which may be cancelled; see `predictions`."""

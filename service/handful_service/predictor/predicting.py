@@ -225,8 +225,9 @@ def _on_its_way(
     decoded = decode_rows(ask.inputs, ask.fields, served.manifest, served.tokenizer, floats=ask.floats)
     reading = served.reading(state.held)
     check_readable(ask, (reading,), options.read)
-    direct = Direct(ask, state, reading, options.read, decoded.folded, pins, taught)
-    served.engine.answer(call, decoded.arrays, [state.held.slot] * len(ask.inputs), direct)
+    direct = Direct(ask, state, reading, decoded.folded, pins, taught)
+    slots = [state.held.slot] * len(ask.inputs)
+    served.engine.answer(call, decoded.arrays, slots, reading.reader(options.read), direct)
     pins.keep()
     return direct
 

@@ -2,8 +2,9 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,13 +99,24 @@ class Reading:
         columns: The columns of the task in the whole of `y`.
     """
 
-    __slots__ = ("_cells", "columns", "names", "output", "places", "shots")
+    __slots__ = ("_cells", "_readers", "columns", "names", "output", "places", "shots")
 
     def __init__(self, output: TaskReader, labels: Labels, shots: float, columns: slice = slice(None)) -> None:
         self.output, self.shots, self.columns = output, shots, columns
         self.places = [place for place, label in enumerate(labels.slots) if label is not None]
         self.names = tuple(label for label in labels.slots if label is not None)
         self._cells: dict[float | None, _Cell] = {}
+        self._readers: dict[Hashable, Reader] = {}
+
+    def reader(self, options: ReadOptions) -> "Reader":
+        """`read` with this and some options: the same one whenever these are the same."""
+        key = (options.confidence, options.top, options.scores)
+        found = self._readers.get(key)
+        if found is None:
+            found = partial(read, reading=self, options=options)
+            if len(self._readers) < MOST_CELLS:
+                self._readers[key] = found
+        return found
 
     @property
     def known(self) -> bool:
@@ -122,8 +134,10 @@ class Reading:
         return found
 
 
+Reader = Callable[[Array], "list[Answer | None]"]
+
 MOST_CELLS = 16
-"""Confidences whose cell is kept: callers choose them."""
+"""Confidences whose cell is kept, and options whose reader is: callers choose them."""
 
 
 def read(y: Array, reading: Reading, options: ReadOptions) -> list[Answer | None]:
@@ -173,7 +187,8 @@ def _classes(y: Array, reading: Reading, options: ReadOptions) -> list[Answer | 
     cell = reading.cell(options.confidence)
     if len(y) * y.shape[1] * len(reading.places) <= FEW:
         return [_class_of_few(row, reading, cell, options) for row in y.tolist()]
-    scores = _softmax(y[:, :, reading.places].astype(np.float64) / cell.temperature).mean(axis=1)
+    logits = y if y.shape[2] == len(reading.places) else y[:, :, reading.places]
+    scores = _softmax(logits.astype(np.float64) / cell.temperature).mean(axis=1)
     orders = np.argsort(-scores, axis=1, kind="stable").tolist()  # which keeps the order of equal ones
     finite = np.isfinite(scores).all(axis=1).tolist()
     return [
