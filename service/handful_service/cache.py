@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from .engine.slots import SlotTables
 from .errors import Overloaded
@@ -36,6 +37,7 @@ class Held:
         key: What the cache knows it by; None: its slot is free when nobody uses it any more.
         pins: How many are using it; it is not evicted, nor moved, while there are any.
         used: When it was asked for last, on the clock of the budget.
+        reading: Whoever reads its answers keeps here how.
     """
 
     slot: int
@@ -46,6 +48,7 @@ class Held:
     key: Hashable | None = None
     pins: int = 0
     used: int = 0
+    reading: Any = None
 
 
 class Budget:

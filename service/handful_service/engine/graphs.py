@@ -75,6 +75,8 @@ class Graphs:
     def encode_and_predict(self, inputs: Arrays, states: Arrays, rows: int) -> tuple[Arrays, Array]:
         """The features of `n` inputs, each `[n, …]`, and `y`, float32 `[n, member, column]`, under as many states.
 
+        Where nothing is encoded, no features are told: they are the inputs, which were looked at when they came.
+
         A bundle that is asked often gets one graph for both, made in a thread meanwhile.
         """
         self._answered += 1
@@ -84,7 +86,9 @@ class Graphs:
         if JOINED in self._sessions:
             found = self.run(JOINED, {**states, **inputs}, rows)
             return {name: found[name] for name in self._bundle.manifest.features}, found["y"]
-        features = self.run("encode", inputs, rows) if self.encodes else inputs
+        if not self.encodes:
+            return {}, self.run("predict", {**states, **inputs}, rows)["y"]
+        features = self.run("encode", inputs, rows)
         return features, self.run("predict", {**states, **features}, rows)["y"]
 
     def check_golden(self) -> dict[GraphName, tuple[int, float]]:

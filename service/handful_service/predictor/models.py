@@ -84,6 +84,12 @@ class Served:
 
     def reading(self, held: Held) -> Reading:
         """How the columns of a state are read; one value for all states that are read alike."""
+        if held.reading is None:
+            held.reading = self._known_reading(held)
+        found: Reading = held.reading
+        return found
+
+    def _known_reading(self, held: Held) -> Reading:
         key = (held.task, held.labels, held.shots)
         found = self._readings.get(key)
         if found is None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..task import Label
 
@@ -33,8 +33,7 @@ def text_label(text: str) -> Label:
     return float(text.removeprefix(_NUMBER)) if text.startswith(_NUMBER) else text
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """The name of an adaptation. All three parts are compared byte by byte."""
 
     tenant: str
