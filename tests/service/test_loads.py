@@ -17,7 +17,7 @@ from handful_service.store.store import Store
 from handful_service.store.values import Change, Key, Loaded, NewExample, NewState, State
 
 ALICE = Key("acme", "mail", "alice")
-OTHERS = [replace(ALICE, tenant="other"), replace(ALICE, model="letters"), replace(ALICE, id="Alice")]
+OTHERS = [ALICE._replace(tenant="other"), ALICE._replace(model="letters"), ALICE._replace(id="Alice")]
 DIGEST = "d" * 64
 
 

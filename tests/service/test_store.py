@@ -298,7 +298,7 @@ def test_a_change_that_contradicts_itself_is_refused() -> None:
 
 
 def test_revisions_grow_and_are_never_reused_not_even_after_deletion(store: Store) -> None:
-    bob, seen = replace(ALICE, id="bob"), list[int]()
+    bob, seen = ALICE._replace(id="bob"), list[int]()
     for _ in range(3):
         seen.append(store.commit(change(ALICE), expected=None))
         seen.append(store.commit(change(ALICE), expected=seen[-1]))
@@ -319,7 +319,7 @@ def test_a_write_for_another_revision_changes_nothing(store: Store) -> None:
         store.delete(ALICE, expected=one + 1)
     assert caught.value.found == one
     with pytest.raises(RevisionMoved) as caught:
-        store.commit(change(replace(ALICE, id="bob")), expected=one)
+        store.commit(change(ALICE._replace(id="bob")), expected=one)
     assert caught.value.found is None
     assert found(store) == before
     assert store.state(ALICE, "bundle-a") is not None
@@ -403,7 +403,7 @@ def test_a_reader_sees_the_old_or_the_new_and_never_a_mix(store: Store, url: str
 
 
 def test_tenants_and_models_with_the_same_ids_do_not_meet(store: Store, engine: Engine) -> None:
-    others = [replace(ALICE, tenant="other"), replace(ALICE, model="other"), replace(ALICE, id="Alice")]
+    others = [ALICE._replace(tenant="other"), ALICE._replace(model="other"), ALICE._replace(id="Alice")]
     event = Event("once", "f", {"status": 201})
     one = store.commit(change(ALICE, example("e1"), events=(event,)), expected=None)
     for other in others:
@@ -425,7 +425,7 @@ def test_tenants_and_models_with_the_same_ids_do_not_meet(store: Store, engine: 
 
 def test_revisions_say_nothing_about_other_tenants(store: Store) -> None:
     mine = store.commit(change(), expected=None)
-    store.commit(change(replace(ALICE, tenant="other")), expected=None)
+    store.commit(change(ALICE._replace(tenant="other")), expected=None)
     assert store.commit(change(), expected=mine) == mine + 1
 
 
