@@ -78,8 +78,9 @@ class Precondition:
         if self.exists and found is None:
             raise PreconditionFailed("it does not exist", field="If-Match")
         if self.revision is not None and found != self.revision:
-            what = "there is no such adaptation" if found is None else f"the revision is {found}"
-            raise PreconditionFailed(what, field="If-Match", allowed=str(self.revision))
+            what = "there is no such adaptation" if found is None else f"the adaptation is at revision {found}"
+            allowed = f'no call that asks for "{self.revision}"; read it again, and decide anew'
+            raise PreconditionFailed(what, field="If-Match", allowed=allowed)
 
 
 @dataclass(frozen=True, slots=True)
