@@ -48,12 +48,13 @@ def decode_text(value: Any, options: TextOptions, tokens: int, tokenizer: Tokeni
     Raises:
         InputInvalid: not a string, one without words, or one that is too long where that is not cut.
     """
-    allowed = f"a string of 1 to {options.max_characters} characters"
+    most = options.max_characters
+    allowed = f"a string, of which {most} characters count" if options.truncate else f"a string of 1 to {most} characters"
     if not isinstance(value, str):
         raise InputInvalid(f"is {kind_of(value)}", field=field, allowed=allowed)
-    if len(value) > options.max_characters and not options.truncate:
+    if len(value) > most and not options.truncate:
         raise InputInvalid(f"has {len(value)} characters", field=field, allowed=allowed)
-    text = value[: options.max_characters]  # before any work is done on it
+    text = value[:most]  # before any work is done on it
     if not text.strip():
         raise InputInvalid("is empty", field=field, allowed=allowed)
     try:
