@@ -47,10 +47,10 @@ def test_characters_are_cut_before_words_are_looked_for() -> None:
 @pytest.mark.parametrize(
     ("value", "options", "found", "allowed"),
     [
-        (7, CUT, "is a number", "a string of 1 to 40 characters"),
+        (7, CUT, "is a number", "a string, of which 40 characters count"),
         (None, CUT, "is null", "a string"),
         (["how"], CUT, "is a list", "a string"),
-        ("", CUT, "is empty", "a string of 1 to 40 characters"),
+        ("", CUT, "is empty", "a string, of which 40 characters count"),
         (" \n\t", CUT, "is empty", "a string"),
         (" " * 40 + "how", CUT, "is empty", "a string"),
         ("x" * 41, WHOLE, "has 41 characters", "1 to 40 characters"),

@@ -49,7 +49,8 @@ def decode_text(value: Any, options: TextOptions, tokens: int, tokenizer: Tokeni
         InputInvalid: not a string, one without words, or one that is too long where that is not cut.
     """
     most = options.max_characters
-    allowed = f"a string, of which {most} characters count" if options.truncate else f"a string of 1 to {most} characters"
+    counted = f"a string, of which {most} characters count"
+    allowed = counted if options.truncate else f"a string of 1 to {most} characters"
     if not isinstance(value, str):
         raise InputInvalid(f"is {kind_of(value)}", field=field, allowed=allowed)
     if len(value) > most and not options.truncate:
