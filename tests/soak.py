@@ -135,6 +135,8 @@ class Soak:
         finally:
             self._at_work -= 1
         self.report.counts[f"{method} {status}"] += 1
+        if status == 503:  # whoever came again at once would be refused again
+            await asyncio.sleep(0.01)
         return status, json.loads(content) if content else None
 
     async def _own(self, number: int) -> None:
