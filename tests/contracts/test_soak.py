@@ -64,6 +64,9 @@ class Timeless(StateCache):
     async def pin(self, key: Hashable, load: Load) -> Held:
         return await super().pin(_timeless(key), load)
 
+    def hold(self, key: Hashable, state: TaskState) -> Held:
+        return super().hold(_timeless(key), state)
+
 
 def _timeless(key: Hashable) -> Hashable:
     return key[:2] if isinstance(key, tuple) and isinstance(key[0], Key) else key

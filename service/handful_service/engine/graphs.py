@@ -21,6 +21,9 @@ log = logging.getLogger("handful.service")
 JOINED = "encode+predict"
 """The graph that is both in one, where there is one."""
 
+SLOW_S = 0.5
+"""A golden run that takes longer is not timed again: a start should not take twice as long for that."""
+
 OFTEN = 64
 """Batches after which encode and predict are joined: a session takes memory and time, and most bundles rest."""
 
@@ -108,9 +111,12 @@ class Graphs:
         graph = self._bundle.manifest.graphs[name]
         rows = _golden_rows(takes, gives, golden)
         try:
-            started = time.perf_counter()
-            outputs = self.run(name, dict(golden.inputs), rows)
-            seconds = time.perf_counter() - started
+            for _ in range(2):  # the first run may take many times as long as any later one
+                started = time.perf_counter()
+                outputs = self.run(name, dict(golden.inputs), rows)
+                seconds = time.perf_counter() - started
+                if seconds > SLOW_S:
+                    break
             gives.check(outputs)
         except Exception as error:  # ONNX Runtime raises classes of its C++ binding without a common root
             raise BundleInvalid(f"cannot run its golden inputs: {error}", field=graph.file) from error

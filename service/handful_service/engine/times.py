@@ -17,7 +17,7 @@ TRY_AGAIN = 500
 
 
 REFRESH = 16
-"""Runs between two looks at what a row takes."""
+"""Runs between two looks at what a row takes, once there were as many."""
 
 
 class _Taken(NamedTuple):
@@ -56,7 +56,7 @@ class RunTimes:
             weight = SLOWER if seconds > before.seconds else FASTER
             moved = before.seconds + weight * (seconds - before.seconds), before.each + weight * (each - before.each)
             self._taken[bucket] = _Taken(*moved)
-        if self._runs % REFRESH == 0:
+        if self._runs < REFRESH or self._runs % REFRESH == 0:
             self.row_s = self._least_row_s()
         self._runs += 1
 
