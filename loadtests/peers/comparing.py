@@ -102,21 +102,96 @@ def ratio(one: Run | None, other: Run | None, figure: str = "requests_per_s") ->
     return float(one[figure]) / float(other[figure])
 
 
-def held_to(medians: Medians) -> list[Held]:
-    """Every figure with what it is held to."""
-    return [*_shared(medians), *_costs(medians), *_no_lever(medians), *_personal(medians)]
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Ours beside another server, at the same number of connections.
+
+    Attributes:
+        what: In words.
+        mine, other: Their rows; None where one was not measured.
+        figure: Which one is divided by which.
+    """
+
+    what: str
+    mine: Run | None
+    other: Run | None
+    bound: Bound
+    figure: str = "requests_per_s"
+
+    @property
+    def pair(self) -> "Pair | None":
+        """What is to be asked by turns for it; None where one is missing, or it is no figure of a single run."""
+        if self.mine is None or self.other is None or self.figure not in IN_PAIRS:
+            return None
+        return Pair(self.mine["workload"], self.mine["connections"], self.other["setting"])
 
 
-def _shared(medians: Medians) -> Iterator[Held]:
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Ours with its defaults, and another setting, to be asked by turns."""
+
+    workload: str
+    connections: int
+    other: str
+
+
+IN_PAIRS = ("requests_per_s", "p99_ms")
+"""Figures that are measured in pairs."""
+
+
+class Rounds:
+    """What was measured in pairs.
+
+    Args:
+        rounds: Of all pairs.
+    """
+
+    def __init__(self, rounds: Sequence[Run] = ()) -> None:
+        self.pairs: dict[Pair, list[Run]] = {}
+        for one in rounds:
+            pair = Pair(one["workload"], one["connections"], one["other"])
+            self.pairs.setdefault(pair, []).append(one)
+
+    def ratios(self, pair: Pair, figure: str = "requests_per_s") -> list[float]:
+        """How many times the other's figure ours is, in each round, by size."""
+        rounds = self.pairs.get(pair, [])
+        return sorted(float(one["mine"][figure]) / float(one["its"][figure]) for one in rounds if one["its"][figure])
+
+
+def held_to(medians: Medians, rounds: Rounds = Rounds()) -> list[Held]:  # noqa: B008 (nobody writes to it)
+    """Every figure with what it is held to: of pairs that were asked by turns, the median of the rounds."""
+
+    def held(comparisons: Iterator[Compared]) -> list[Held]:
+        return [Held(one.what, _value(one, rounds), one.bound) for one in comparisons]
+
+    return [*held(_shared(medians)), *_costs(medians), *held(_no_lever(medians)), *held(_personal(medians))]
+
+
+def pairs_of(medians: Medians) -> list[Pair]:
+    """All that is worth to be asked by turns."""
+    return list(dict.fromkeys(one.pair for one in compared(medians) if one.pair is not None))
+
+
+def compared(medians: Medians) -> list[Compared]:
+    """All comparisons of ours with another server."""
+    return [*_shared(medians), *_no_lever(medians), *_personal(medians)]
+
+
+def _value(one: Compared, rounds: Rounds) -> float | None:
+    found = [] if one.pair is None else rounds.ratios(one.pair, one.figure)
+    return statistics.median(found) if found else ratio(one.mine, one.other, one.figure)
+
+
+def _shared(medians: Medians) -> Iterator[Compared]:
     for (work, connections), bound in RATIOS.items():
         mine, best = medians.ours(work, connections), medians.best(work, connections, is_peer)
         beside = f" ({best['setting']})" if best else ""
         where = f"{work}, {connections} connection{'s' if connections > 1 else ''}"
-        yield Held(f"{where}: throughput × that of the best peer{beside}", ratio(mine, best), bound)
-        yield Held(f"{where}: p99 × that of the same", ratio(mine, best, "p99_ms"), P99)
+        yield Compared(f"{where}: throughput × that of the best peer{beside}", mine, best, bound)
+        yield Compared(f"{where}: p99 × that of the same", mine, best, P99, "p99_ms")
         if connections > 1:
             by_hand = medians.best(work, connections, lambda row: row["peer"] == "fastapi")
-            yield Held(f"{where}: throughput × that of FastAPI by hand", ratio(mine, by_hand), BY_HAND)
+            yield Compared(f"{where}: throughput × that of FastAPI by hand", mine, by_hand, BY_HAND)
 
 
 def _costs(medians: Medians) -> Iterator[Held]:
@@ -129,7 +204,7 @@ def _costs(medians: Medians) -> Iterator[Held]:
     )
 
 
-def _no_lever(medians: Medians) -> Iterator[Held]:
+def _no_lever(medians: Medians) -> Iterator[Compared]:
     for work in ("MLP", "Conv-4"):
         for connections, name in ((1, "unbatched"), (64, "in batches of 64")):
             other = medians.best(
@@ -139,17 +214,17 @@ def _no_lever(medians: Medians) -> Iterator[Held]:
             )
             where = f"{work}, {connections} connection{'s' if connections > 1 else ''}"
             what = f"{where}: throughput × that of ours {name}"
-            yield Held(what, ratio(medians.ours(work, connections), other), NO_LEVER)
+            yield Compared(what, medians.ours(work, connections), other, NO_LEVER)
 
 
-def _personal(medians: Medians) -> Iterator[Held]:
+def _personal(medians: Medians) -> Iterator[Compared]:
     name = "personal heads"
     mine = medians.ours(name, 64)
     own = medians.best(name, 64, lambda row: row["way"] == "sessions")
     gathered = medians.best(name, 64, lambda row: row["way"] == "gathered")
-    yield Held(f"{name}: throughput × the best peer's with a session a user", ratio(mine, own), ONE_SESSION_A_USER)
-    yield Held(f"{name}: throughput × a peer's with heads gathered by hand", ratio(mine, gathered), GATHERED)
+    yield Compared(f"{name}: throughput × the best peer's with a session a user", mine, own, ONE_SESSION_A_USER)
+    yield Compared(f"{name}: throughput × a peer's with heads gathered by hand", mine, gathered, GATHERED)
     name = "Conv-4, personal heads"
     mine, own = medians.ours(name, 64), medians.best(name, 64, lambda row: row["way"] == "sessions")
-    yield Held(f"{name}: throughput × the best peer's with a session a user", ratio(mine, own), CONV4_HEADS)
-    yield Held(f"{name}: memory × that of the same", ratio(mine, own, "pss_mb"), CONV4_MEMORY)
+    yield Compared(f"{name}: throughput × the best peer's with a session a user", mine, own, CONV4_HEADS)
+    yield Compared(f"{name}: memory × that of the same", mine, own, CONV4_MEMORY, "pss_mb")

@@ -143,17 +143,26 @@ def runs_of(job: Job, plan: Plan, repetition: int) -> Iterator[Run]:
             asyncio.run(make_users(up, job.model, plan.users))
         check(up, plan, job.model, personal=asked[0].personal)
         for place, work in enumerate(asked):
-            bodies = plan.work / "bodies"
-            wrk.write_bodies(bodies, bodies_of(up.peer, work, plan.users))
-            kind = "application/octet-stream" if work.form == "bytes" else "application/json"
-            order = "random" if work.personal else "round"
-            target = wrk.Target(up.url, bodies, kind, up.key, order)
+            target = target_of(up, work, plan, "bodies")
             if place == 0:
-                connections, seconds = WARM_UP_OF_USERS if work.personal else WARM_UP
-                wrk.send(replace(target, order="round"), connections=connections, seconds=seconds)
+                warm_up(target, work)
             for connections in work.connections:
                 if job.default or connections != 16:
                     yield one_run(up, job, work, target, connections, plan, repetition)
+
+
+def target_of(up: Up, work: Workload, plan: Plan, name: str) -> wrk.Target:
+    """Where and what a workload sends to a server; the bodies are written to a file of a name."""
+    bodies = plan.work / name
+    wrk.write_bodies(bodies, bodies_of(up.peer, work, plan.users))
+    kind = "application/octet-stream" if work.form == "bytes" else "application/json"
+    return wrk.Target(up.url, bodies, kind, up.key, "random" if work.personal else "round")
+
+
+def warm_up(target: wrk.Target, work: Workload) -> None:
+    """Ask a server for a while, every user in turn."""
+    connections, seconds = WARM_UP_OF_USERS if work.personal else WARM_UP
+    wrk.send(replace(target, order="round"), connections=connections, seconds=seconds)
 
 
 def is_ours(job: Job) -> bool:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from loadtests.holding import about as provenance_of
 from loadtests.holding import number
 from loadtests.peers.catalogue import OURS, WORKLOADS
-from loadtests.peers.comparing import Held, Medians, Run, is_peer, ratio
+from loadtests.peers.comparing import Held, Medians, Rounds, Run, is_peer, ratio
 
 INTRODUCTION = """\
 Every server answers the same graphs with the same weights, one example a request as JSON, over kept connections. wrk
@@ -16,6 +17,13 @@ take turns; each was first held to the right answers, and warmed up for a second
 time and memory (PSS) are those of a server's whole tree of processes. Ours runs with its defaults and an API key in
 every call; peers have none. A peer that batches is tried with batching and without, and the best setting at each number
 of connections counts. Access logs are off everywhere.
+"""
+
+
+BY_TURNS = """\
+The servers of a repetition are asked minutes apart, and the speed of a shared machine changes meanwhile. So all that is
+compared below was asked again in pairs: both servers were up, and were asked for a second each, nine times, the order
+changing from round to round. A ratio is the median over the rounds of the ratios within a round.
 """
 
 
@@ -32,6 +40,9 @@ def page(result: Mapping[str, Any], held: Sequence[Held], chart: str) -> str:
         "## A head for each user",
         f"{result['users']:,} users, each asked alike often, 64 connections.",
         "\n".join(personal_table(medians)),
+        "## By turns",
+        BY_TURNS,
+        "\n".join(pairs_table(Rounds(result.get("rounds", ())))),
         "## Held to",
         "\n".join(held_table(held)),
         *failures(result["failures"]),
@@ -43,10 +54,12 @@ def page(result: Mapping[str, Any], held: Sequence[Held], chart: str) -> str:
 
 def about(result: Mapping[str, Any]) -> str:
     """Where the figures come from."""
-    return (
-        f"{provenance_of(result)} {result['repetitions']} repetitions of {result['seconds']:g} s; ours with the flags "
-        f"`{' '.join(result['flags']) or 'none'}`."
-    )
+    table = result.get("table")
+    how = f"{result['repetitions']} repetitions of {result['seconds']:g} s"
+    flags = f"ours with the flags `{' '.join(result['flags']) or 'none'}`."
+    if table is None:
+        return f"{provenance_of(result)} {how}; {flags}"
+    return f"{provenance_of(result)} Of it is what was asked by turns. The rest: {provenance_of(table)} {how}; {flags}"
 
 
 def shared_table(medians: Medians) -> Iterator[str]:
@@ -88,6 +101,18 @@ def personal_table(medians: Medians) -> Iterator[str]:
             times = ratio(mine, row)
             beside = "—" if times is None or row is mine else f"{times:.2f}"
             yield f"| {work.name} | {row['setting']} | {' | '.join(figures)} | {row['failed']} | {beside} |"
+
+
+def pairs_table(rounds: Rounds) -> Iterator[str]:
+    """Every pair that was asked by turns: medians, and the ratios with the least and the most of the rounds."""
+    yield "| workload | connections | beside | ours, requests/s | its | ours × it | from, to | p99 × its | failed |"
+    yield "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for pair, found in rounds.pairs.items():
+        both = [number(median(one[whose]["requests_per_s"] for one in found)) for whose in ("mine", "its")]
+        times, late = rounds.ratios(pair), rounds.ratios(pair, "p99_ms")
+        failed = sum(one[whose]["failed"] for one in found for whose in ("mine", "its"))
+        ratios_ = f"**{median(times):.2f}** | {times[0]:.2f}, {times[-1]:.2f} | {median(late):.2f}"
+        yield f"| {pair.workload} | {pair.connections} | {pair.other} | {' | '.join(both)} | {ratios_} | {failed} |"
 
 
 def held_table(held: Sequence[Held]) -> Iterator[str]:

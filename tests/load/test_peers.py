@@ -19,7 +19,7 @@ import pytest
 from loadtests.peers import bundles, catalogue, environments, graphs, pages, wrk
 from loadtests.peers.__main__ import PEERS, chosen
 from loadtests.peers.catalogue import OURS, body_of, scores_of
-from loadtests.peers.comparing import Bound, Held, Medians, held_to, ratio
+from loadtests.peers.comparing import Bound, Held, Medians, Pair, Rounds, held_to, pairs_of, ratio
 from loadtests.peers.measuring import bodies_of
 from tests.serving import ROOT, command
 
@@ -315,6 +315,38 @@ def test_what_is_held_to_is_computed_from_the_runs() -> None:
     assert nothing.value is nothing.reached("second") is None
 
 
+def a_round(number: int, mine: float, its: float, late: float = 2.0) -> dict[str, Any]:
+    pair = {"workload": "MLP", "connections": 16, "other": "mosec, batches of 64, 1 ms", "round": number}
+    figures = {"p99_ms": 4.0, "failed": 1}
+    return {
+        **pair,
+        "mine": {"requests_per_s": mine, **figures},
+        "its": {**figures, "requests_per_s": its, "p99_ms": late},
+    }
+
+
+ROUNDS = [a_round(0, 300.0, 100.0), a_round(1, 90.0, 100.0, 8.0), a_round(2, 500.0, 200.0, 4.0)]
+
+
+def test_what_was_asked_by_turns_counts_by_the_ratios_within_its_rounds() -> None:
+    held = {one.what.partition(" (")[0]: one.value for one in held_to(Medians(RUNS), Rounds(ROUNDS))}
+    assert held["MLP, 16 connections: throughput × that of the best peer"] == 2.5
+    assert held["MLP, 16 connections: p99 × that of the same"] == 1.0
+    assert held["MLP, 16 connections: throughput × that of FastAPI by hand"] == pytest.approx(400 / 90), "of the runs"
+    own = "personal heads: throughput × the best peer's with a session a user"
+    assert held[own] == 3.0
+
+
+def test_all_that_is_compared_is_asked_by_turns_once() -> None:
+    pairs = pairs_of(Medians(RUNS))
+    assert pairs == [
+        Pair("MLP", 16, "mosec, batches of 64, 1 ms"),
+        Pair("MLP", 16, "fastapi, on the loop"),
+        Pair("personal heads", 64, "mosec, a session a user"),
+        Pair("personal heads", 64, "mosec, heads gathered by hand"),
+    ]
+
+
 def test_a_bound_is_the_least_or_the_most() -> None:
     assert Held("", 1.0, Bound(1.0, 1.1)).reached("first") is True
     assert Held("", 1.0, Bound(1.0, 1.1)).reached("second") is False
@@ -327,6 +359,7 @@ def test_the_page_has_every_server_every_ratio_and_what_could_not_be_measured(tm
         "command": "c", "machine": "m", "processor": "p", "commit": "x", "started_at": "t", "users": 1000,
         "load_average_at_start": 0.1, "repetitions": 3, "seconds": 2, "flags": ["--workers", "2"],
         "versions": {"mosec": "1.2.3"}, "failures": {"ray, HAProxy: mlp": "not installed: no"}, "runs": RUNS,
+        "rounds": ROUNDS,
     }  # fmt: skip
     medians = Medians(RUNS)
     text = pages.page(result, held_to(medians), "chart.png")
@@ -337,6 +370,11 @@ def test_the_page_has_every_server_every_ratio_and_what_could_not_be_measured(tm
     assert "not measured" in text
     assert "ray, HAProxy: mlp: `not installed: no`" in text
     assert "- mosec 1.2.3" in text
+    assert "| MLP | 16 | mosec, batches of 64, 1 ms | 300 | 100 | **2.50** | 0.90, 3.00 | 1.00 | 6 |" in text
+    table = {**result, "commit": "y"}
+    again = pages.page({**result, "table": table}, held_to(medians), "chart.png")
+    assert "commit x" in again
+    assert "commit y" in again
     widths = {line.count("|") for line in text.partition("## A head")[0].splitlines() if line.startswith("|")}
     assert len(widths) == 1, "every row of a table has as many cells"
     pages.draw_chart(medians, tmp_path / "chart.png")
