@@ -22,8 +22,9 @@ of connections counts. Access logs are off everywhere.
 
 BY_TURNS = """\
 The servers of a repetition are asked minutes apart, and the speed of a shared machine changes meanwhile. So all that is
-compared below was asked again in pairs: both servers were up, and were asked for a second each, nine times, the order
-changing from round to round. A ratio is the median over the rounds of the ratios within a round.
+compared below was asked again in pairs: both servers were up, and were asked for a second each, ten times, the order
+changing from round to round, and once started in the other order. A ratio is the median over the rounds of the ratios
+within a round.
 """
 
 
