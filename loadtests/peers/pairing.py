@@ -1,8 +1,8 @@
 """Two servers that are up beside each other and asked by turns, for ratios that a slow moment does not move.
 
 The servers of a repetition are asked minutes apart, on a machine whose speed changes meanwhile. What is compared with
-what is asked again in pairs: a second of one, a second of the other, the order changing from round to round, and the order in
-which they start after half of the rounds.
+what is asked again in pairs: a second of one, a second of the other, the order changing from round to round, and the
+order in which they start after half of the rounds.
 """
 
 import asyncio
