@@ -7,11 +7,13 @@ P99_MS = 250.0
 """Of an open loop at half of the capacity, on any machine that is not busy with something else."""
 
 RATIOS = {
-    "base, bytes": 0.95,
     "uniform users": 0.8,
     "zipf users": 0.8,
 }
 """The least throughput in a closed loop, as a share of that of the workload that stands beside."""
+
+CPU_RATIO = {"base, bytes": 1.1}
+"""The most CPU time of a request, as a multiple of that of the workload beside: how fast it is, is the generator's say."""
 
 P99_RATIO = {"adapts among predictions": 4.0}
 """The most that the p99 of predictions may be, as a multiple of that of the workload beside."""
@@ -40,6 +42,10 @@ def _missed_beside(name: str, found: Mapping[str, Any], beside: Mapping[str, Any
         ratio = found["closed"]["requests_per_s"] / max(beside["closed"]["requests_per_s"], 1e-9)
         if ratio < RATIOS[name]:
             yield f"{name}: {ratio:.2f} of the throughput of {found['beside']}, at least {RATIOS[name]} is asked"
+    if name in CPU_RATIO:
+        ratio = found["closed"]["cpu_us_per_request"] / max(beside["closed"]["cpu_us_per_request"], 1e-9)
+        if ratio > CPU_RATIO[name]:
+            yield f"{name}: {ratio:.2f} of the CPU time of {found['beside']}, at most {CPU_RATIO[name]} is asked"
     if name in P99_RATIO:
         ratio = predictions_p99(found) / max(predictions_p99(beside), 1e-9)
         if ratio > P99_RATIO[name]:

@@ -111,13 +111,16 @@ def run_of(rate: float, p99: float, failed: Mapping[int, int] | None = None) -> 
     return {"requests_per_s": rate, "failed": failed or {}, "latency_ms": {"p99": p99}}
 
 
-def found(rate: float, p99: float, beside: str | None, **more: Any) -> dict[str, Any]:
-    return {"closed": run_of(rate, p99), "open": {**run_of(rate / 2, p99), **more}, "beside": beside}
+def found(rate: float, p99: float, beside: str | None, *, cpu_us: float = 100.0, **more: Any) -> dict[str, Any]:
+    closed = {**run_of(rate, p99), "cpu_us_per_request": cpu_us}
+    return {"closed": closed, "open": {**run_of(rate / 2, p99), **more}, "beside": beside}
 
 
 def test_thresholds_are_missed_by_failures_by_latency_and_by_ratios_and_by_nothing_else() -> None:
     mixed = {"predict": {"p99": 30.0}, "adapt": {"p99": 200.0}}
     good = {
+        "base": found(1000, 10, None),
+        "base, bytes": found(500, 10, "base", cpu_us=105),
         "one user": found(1000, 10, None),
         "uniform users": found(900, 10, "one user"),
         "adapts among predictions": found(300, 100, "uniform users", latency_ms_by_kind=mixed),
@@ -125,6 +128,7 @@ def test_thresholds_are_missed_by_failures_by_latency_and_by_ratios_and_by_nothi
     assert list(missed(good)) == []
     assert len(list(missed({**good, "uniform users": found(700, 10, "one user")}))) == 1
     assert len(list(missed({**good, "one user": found(1000, 10_000, None)}))) == 1
+    assert len(list(missed({**good, "base, bytes": found(1000, 10, "base", cpu_us=115)}))) == 1
     worse = {**mixed, "predict": {"p99": 100.0}}
     slow = found(300, 100, "uniform users", latency_ms_by_kind=worse)
     assert len(list(missed({**good, "adapts among predictions": slow}))) == 1
