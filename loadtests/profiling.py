@@ -165,6 +165,10 @@ FORMS = (
 )
 
 
+_NOBODY: set[None] = set()
+"""Whom the end of a connection is told."""
+
+
 @asynccontextmanager
 async def fed(form: Form, bundles: Path) -> AsyncIterator[Feed]:
     """A connection to the app in a form, on a store of its own."""
@@ -172,7 +176,7 @@ async def fed(form: Form, bundles: Path) -> AsyncIterator[Feed]:
         settings = Settings(store=f"sqlite:///{folder}/handful.db", bundles=bundles, inline_ms=form.inline_ms)
         app = create_app(settings, hot=form.hot)
         async with app.router.lifespan_context(app):
-            feed = Feed(app, protocol_of(app.state.porter, app.state) if form.protocol else "httptools")
+            feed = Feed(app, protocol_of(app.state.porter, app.state, _NOBODY.clear) if form.protocol else "httptools")
             await feed.ready()
             yield feed
 
