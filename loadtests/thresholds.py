@@ -7,13 +7,14 @@ P99_MS = 250.0
 """Of an open loop at half of the capacity, on any machine that is not busy with something else."""
 
 RATIOS = {
+    "base, bytes": 0.95,
     "uniform users": 0.8,
     "zipf users": 0.8,
 }
 """The least throughput in a closed loop, as a share of that of the workload that stands beside."""
 
 CPU_RATIO = {"base, bytes": 1.1}
-"""The most CPU time of a request, as a multiple of that beside; throughput is the generator's say, too."""
+"""The most CPU time of a request, as a multiple of that of the workload beside."""
 
 P99_RATIO = {"adapts among predictions": 4.0}
 """The most that the p99 of predictions may be, as a multiple of that of the workload beside."""

@@ -158,11 +158,11 @@ class Rounds:
         return sorted(float(one["mine"][figure]) / float(one["its"][figure]) for one in rounds if one["its"][figure])
 
 
-def held_to(medians: Medians, rounds: Rounds = Rounds()) -> list[Held]:  # noqa: B008 (nobody writes to it)
+def held_to(medians: Medians, rounds: Rounds | None = None) -> list[Held]:
     """Every figure with what it is held to: of pairs that were asked by turns, the median of the rounds."""
 
     def held(comparisons: Iterator[Compared]) -> list[Held]:
-        return [Held(one.what, _value(one, rounds), one.bound) for one in comparisons]
+        return [Held(one.what, _value(one, rounds or Rounds()), one.bound) for one in comparisons]
 
     return [*held(_shared(medians)), *_costs(medians), *held(_no_lever(medians)), *held(_personal(medians))]
 

@@ -120,7 +120,7 @@ def test_thresholds_are_missed_by_failures_by_latency_and_by_ratios_and_by_nothi
     mixed = {"predict": {"p99": 30.0}, "adapt": {"p99": 200.0}}
     good = {
         "base": found(1000, 10, None),
-        "base, bytes": found(500, 10, "base", cpu_us=105),
+        "base, bytes": found(980, 10, "base", cpu_us=105),
         "one user": found(1000, 10, None),
         "uniform users": found(900, 10, "one user"),
         "adapts among predictions": found(300, 100, "uniform users", latency_ms_by_kind=mixed),
@@ -129,6 +129,7 @@ def test_thresholds_are_missed_by_failures_by_latency_and_by_ratios_and_by_nothi
     assert len(list(missed({**good, "uniform users": found(700, 10, "one user")}))) == 1
     assert len(list(missed({**good, "one user": found(1000, 10_000, None)}))) == 1
     assert len(list(missed({**good, "base, bytes": found(1000, 10, "base", cpu_us=115)}))) == 1
+    assert len(list(missed({**good, "base, bytes": found(900, 10, "base")}))) == 1
     worse = {**mixed, "predict": {"p99": 100.0}}
     slow = found(300, 100, "uniform users", latency_ms_by_kind=worse)
     assert len(list(missed({**good, "adapts among predictions": slow}))) == 1

@@ -223,6 +223,22 @@ def test_a_call_that_is_given_up_leaves_nothing_that_waits() -> None:
     asyncio.run(go())
 
 
+@pytest.mark.usefixtures("known")
+def test_what_is_left_follows_the_time_of_a_pixel() -> None:
+    async def go() -> None:
+        with stopped() as (executor, gate):
+            bench = Bench(executor, most_s=1.0)
+            at_work = await bench.start(2 * OF_PORTION)
+            bench.decoders._pixel_s *= 10  # as if others had been decoded meanwhile
+            with pytest.raises(Overloaded) as refused:
+                bench.decoders.refuse_if_full()
+            assert refused.value.retry_after_s == pytest.approx(20)
+            gate.set()
+            await at_work
+
+    asyncio.run(go())
+
+
 def test_the_time_of_a_pixel_is_learned() -> None:
     async def go() -> None:
         with ThreadPoolExecutor(1) as executor:

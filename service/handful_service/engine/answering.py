@@ -49,8 +49,8 @@ def _read_apart(y: Array, counts: Sequence[int], reads: Sequence[Read]) -> list[
     found: list[Sequence[Any] | Exception] = [()] * len(counts)
     for read, places in alike.items():
         of_read = _read(read, in_one([parts[place] for place in places]), [counts[place] for place in places])
-        for place, answers_ in zip(places, of_read, strict=True):
-            found[place] = answers_
+        for place, of_call in zip(places, of_read, strict=True):
+            found[place] = of_call
     return found
 
 

@@ -34,9 +34,15 @@ WEIGHT = 0.2
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """One call whose inputs are being decoded: the seconds of decoding, and of graph runs behind it, that are left."""
+    """One call whose inputs are being decoded.
 
-    left_s: float
+    Attributes:
+        pixels: That are left to decode.
+        behind_s: Predicted seconds of the graph runs that follow.
+    """
+
+    pixels: int
+    behind_s: float
 
 
 class Decoders:
@@ -80,10 +86,11 @@ class Decoders:
             return decode_rows(values, fields, manifest, served.tokenizer)
         parts = []
         found = portions(values, manifest)
-        with self._let_in(served, sum(portion.pixels for portion in found), len(values)) as work:
+        pixels_of_all = sum([portion.pixels for portion in found])
+        with self._let_in(served, _Work(pixels_of_all, served.engine.encoding_s(len(values))), len(values)) as work:
             for span, pixels in found:
                 parts.append(await self.run(self._portion, served, values[span], fields[span], pixels))
-                work.left_s -= pixels * self._pixel_s / self._threads
+                work.pixels -= pixels
         if len(parts) == 1:
             return parts[0]
         arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in manifest.inputs}
@@ -97,22 +104,25 @@ class Decoders:
         return decoded
 
     @contextmanager
-    def _let_in(self, served: Served, pixels: int, rows: int) -> Iterator[_Work]:
-        own_s = pixels * self._pixel_s / self._threads + served.engine.encoding_s(rows)
+    def _let_in(self, served: Served, work: _Work, rows: int) -> Iterator[_Work]:
         call = CALL.get()
         if call is not None and not call.admitted:
+            own_s = self._left_s(work)
             # The threads change between calls, so that nobody waits for more of another's than it brings itself.
-            wait_s = sum([min(work.left_s, own_s) for work in self._works])
+            wait_s = sum([min(self._left_s(other), own_s) for other in self._works])
             if wait_s > self._max_queued_s and len(self._works) >= FEW * self._threads:
                 raise self._full(wait_s, self._max_queued_s)
             check_deadline(wait_s + own_s, call.deadline_s)
             served.engine.admit(call, rows)
-        work = _Work(own_s)
         self._works[work] = None
         try:
             yield work
         finally:
             del self._works[work]
+
+    def _left_s(self, work: _Work) -> float:
+        """Predicted seconds of what is left of a call."""
+        return work.pixels * self._pixel_s / self._threads + work.behind_s
 
     def refuse_if_full(self) -> None:
         """Refuse a large call whose body was not read yet, if there is far too much at work.
@@ -120,7 +130,7 @@ class Decoders:
         Raises:
             Overloaded: there is.
         """
-        wait_s, most_s = sum([work.left_s for work in self._works]), HEAD_PARTS * self._max_queued_s
+        wait_s, most_s = sum([self._left_s(work) for work in self._works]), HEAD_PARTS * self._max_queued_s
         if wait_s > most_s:
             raise self._full(wait_s, most_s)
 
