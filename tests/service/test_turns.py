@@ -1,5 +1,6 @@
 """Turns at writing among processes."""
 
+import fcntl
 import logging
 import os
 import re
@@ -34,12 +35,29 @@ sys.stdin.readline()
 """
 
 
+WRITES_AGAIN_WHEN_TOLD = """
+import contextlib, sys
+from handful_service.store.turns import Turns
+path, letter = sys.argv[1:]
+turns = Turns(path, 20.0)
+turn = contextlib.ExitStack()
+print("here", flush=True)
+while sys.stdin.readline():
+    turn.close()
+    turn.enter_context(turns.turn())
+    with open(path + "-order", "a") as file:
+        file.write(letter)
+    print("writes", flush=True)
+"""
+"""A turn for each line that it reads, which lasts until the next."""
+
+
 @contextmanager
-def writers(path: Path, letters: str, count: int) -> Iterator[list[subprocess.Popen[str]]]:
+def writers(script: str, path: Path, letters: str, *more: str) -> Iterator[list[subprocess.Popen[str]]]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", WRITES, str(path), letter, str(count)], env=environment, text=True,
+            [sys.executable, "-c", script, str(path), letter, *more], env=environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )
         for letter in letters
@@ -47,8 +65,6 @@ def writers(path: Path, letters: str, count: int) -> Iterator[list[subprocess.Po
     try:
         for one in started:
             hear(one, "here")
-        for one in started:
-            tell(one)
         yield started
     finally:
         for one in started:
@@ -67,19 +83,42 @@ def tell(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def test_processes_that_always_want_to_write_do_so_by_turns(tmp_path: Path) -> None:
-    with writers(tmp_path / "turns", "ab", 100) as started:
+def waits_for_a_turn(path: Path, process: subprocess.Popen[str]) -> None:
+    """Return once somebody stands at the turnstile of a turn that another has."""
+    with path.open("r+b") as file:
+        while process.poll() is None:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)
+            except BlockingIOError:
+                return
+            fcntl.lockf(file, fcntl.LOCK_UN, 1, 0)
+            time.sleep(0.001)
+
+
+def test_processes_that_always_want_to_write_never_do_so_at_once(tmp_path: Path) -> None:
+    with writers(WRITES, tmp_path / "turns", "ab", "100") as started:
+        for one in started:
+            tell(one)
         for one in started:
             hear(one, "done")
-    order = (tmp_path / "turns-order").read_text(encoding="utf-8")
-    assert len(order) == 400
-    assert re.fullmatch("(aA|bB)+", order), "nobody writes while another does"
-    both = order[order.index("b") if order[0] == "a" else order.index("a") : min(order.rindex("a"), order.rindex("b"))]
-    assert max(len(run[0]) for run in re.finditer("(?:aA)+|(?:bB)+", both)) <= 3 * 2
+    assert re.fullmatch("(aA|bB){200}", (tmp_path / "turns-order").read_text(encoding="utf-8"))
+
+
+def test_who_has_written_and_asks_again_at_once_comes_after_who_waits(tmp_path: Path) -> None:
+    with writers(WRITES_AGAIN_WHEN_TOLD, tmp_path / "turns", "ab") as started:
+        tell(started[0])
+        hear(started[0], "writes")
+        tell(started[1])
+        for writes, waits in [started, started[::-1]] * 10:
+            waits_for_a_turn(tmp_path / "turns", waits)
+            tell(writes)
+            hear(waits, "writes")
+        assert (tmp_path / "turns-order").read_text(encoding="utf-8") == "ab" * 10 + "a"
 
 
 def test_a_process_that_is_killed_in_its_turn_holds_nobody_up(tmp_path: Path) -> None:
-    with writers(tmp_path / "turns", "a", 10_000) as (victim,):
+    with writers(WRITES, tmp_path / "turns", "a", "10000") as (victim,):
+        tell(victim)
         while not (tmp_path / "turns-order").exists():
             time.sleep(0.001)
         victim.send_signal(signal.SIGKILL)
