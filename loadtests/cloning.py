@@ -10,7 +10,7 @@ from pathlib import Path
 AT_ONCE = 5_000
 """Adaptations of one transaction."""
 
-TABLES = ("adaptations", "examples", "features", "states")
+TABLES = ("adaptations", "examples", "features", "states", "statistics")
 """Parents first."""
 
 

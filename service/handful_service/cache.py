@@ -35,6 +35,8 @@ class Held:
         task: The id of the known task whose columns it reads, if it comes of one.
         described: Whether it answers without any example.
         key: What the cache knows it by; None: its slot is free when nobody uses it any more.
+        revision: Of what it is a state of.
+        as_of: Up to when its revision is known to be the current one, for whoever asks for that.
         pins: How many are using it; it is not evicted, nor moved, while there are any.
         used: When it was asked for last, on the clock of the budget.
         reading: Whoever reads its answers keeps here how.
@@ -46,6 +48,8 @@ class Held:
     task: str | None = None
     described: bool = False
     key: Hashable | None = None
+    revision: int = 0
+    as_of: int = 0
     pins: int = 0
     used: int = 0
     reading: Any = None
@@ -104,6 +108,9 @@ def _stalest(cache: "StateCache") -> float:
 class StateCache:
     """The slots of one bundle. Used from the event loop only.
 
+    A state is known by a key and a revision, 0 where there are no revisions. Of each key there is one revision, the
+    newest that was asked for: an older one goes as soon as nobody uses it.
+
     Args:
         tables: Where the arrays lie.
         budget: What it shares with others; None: it may have as many slots as the tables.
@@ -147,33 +154,42 @@ class StateCache:
         """A block of a call, whose states stay in their slots until it ends."""
         return Pins(self)
 
-    def find(self, key: Hashable) -> Held | None:
-        """The state of a key, pinned, if it is there."""
+    def find(self, key: Hashable, revision: int = 0) -> Held | None:
+        """The state of a key's revision, pinned, if it is there."""
         held = self._held.get(key)
-        if held is not None:
-            self._held.move_to_end(key)
-            held.pins += 1
-            held.used = self._budget.now
-        return held
+        return self._use(held) if held is not None and held.revision == revision else None
 
-    async def pin(self, key: Hashable, load: Load) -> Held:
-        """The state of a key, pinned; loaded once, however many ask.
+    def newest(self, key: Hashable) -> Held | None:
+        """The state of a key's newest revision that is there, pinned."""
+        held = self._held.get(key)
+        return None if held is None else self._use(held)
+
+    async def pin(self, key: Hashable, load: Load, revision: int = 0) -> Held:
+        """The state of a key's revision, pinned; loaded once, however many ask.
 
         Raises:
             Overloaded: every slot is in use.
         """
-        held = self.find(key)
+        held = self.find(key, revision)
         if held is None:
-            held = self.hold(key, await self._loads.run(key, load))
+            held = self.hold(key, await self._loads.run((key, revision), load), revision)
         return held
 
-    def hold(self, key: Hashable, state: TaskState) -> Held:
-        """The state of a key, pinned, of which it is known what it is.
+    def hold(self, key: Hashable, state: TaskState, revision: int = 0) -> Held:
+        """The state of a key's revision, pinned, of which it is known what it is.
 
         Raises:
             Overloaded: every slot is in use.
         """
-        return self.find(key) or self._hold(key, state)
+        before = self._held.get(key)
+        if before is None:
+            return self._hold(key, state, revision)
+        if before.revision == revision:
+            return self._use(before)
+        if before.revision > revision:
+            return self._write(state, None, revision)
+        self._forget(before)
+        return self._hold(key, state, revision)
 
     def borrow(self, state: TaskState) -> Held:
         """A state that nothing keeps, in a slot, pinned.
@@ -212,12 +228,25 @@ class StateCache:
         self._tables.drop()
         return True
 
-    def _hold(self, key: Hashable, state: TaskState) -> Held:
-        held = self._write(state, key)
+    def _use(self, held: Held) -> Held:
+        self._held.move_to_end(held.key)
+        held.pins += 1
+        held.used = self._budget.now
+        return held
+
+    def _forget(self, held: Held) -> None:
+        """Whoever uses it may go on; nobody else finds it."""
+        del self._held[held.key]
+        held.key = None
+        held.pins += 1
+        self.release(held)
+
+    def _hold(self, key: Hashable, state: TaskState, revision: int) -> Held:
+        held = self._write(state, key, revision)
         self._held[key] = held
         return held
 
-    def _write(self, state: TaskState, key: Hashable | None) -> Held:
+    def _write(self, state: TaskState, key: Hashable | None, revision: int = 0) -> Held:
         """The state in a slot, with a first pin."""
         slot = self._take_slot()
         try:
@@ -226,7 +255,8 @@ class StateCache:
             self._free.append(slot)
             raise
         self._budget.now += 1
-        held = Held(slot, state.labels, state.shots, state.task, state.described, key, pins=1, used=self._budget.now)
+        now = self._budget.now
+        held = Held(slot, state.labels, state.shots, state.task, state.described, key, revision, pins=1, used=now)
         self._in_slots[slot] = held
         return held
 
@@ -267,22 +297,29 @@ class Pins:
         self._held: list[Held] = []
         self._kept = False
 
-    def find(self, key: Hashable) -> Held | None:
+    def find(self, key: Hashable, revision: int = 0) -> Held | None:
         """As `StateCache.find`."""
-        held = self._cache.find(key)
+        held = self._cache.find(key, revision)
         if held is not None:
             self._held.append(held)
         return held
 
-    async def pin(self, key: Hashable, load: Load) -> Held:
+    def newest(self, key: Hashable) -> Held | None:
+        """As `StateCache.newest`."""
+        held = self._cache.newest(key)
+        if held is not None:
+            self._held.append(held)
+        return held
+
+    async def pin(self, key: Hashable, load: Load, revision: int = 0) -> Held:
         """As `StateCache.pin`."""
-        held = await self._cache.pin(key, load)
+        held = await self._cache.pin(key, load, revision)
         self._held.append(held)
         return held
 
-    def hold(self, key: Hashable, state: TaskState) -> Held:
+    def hold(self, key: Hashable, state: TaskState, revision: int = 0) -> Held:
         """As `StateCache.hold`."""
-        held = self._cache.hold(key, state)
+        held = self._cache.hold(key, state, revision)
         self._held.append(held)
         return held
 

@@ -16,9 +16,8 @@ from tests.soak import Report, make_keys, soak, soak_over
 from tests.tiny import Tiny, build
 
 from handful_service import assembly, auth, cache
-from handful_service.cache import MIN_SLOTS, Held, Load, StateCache
+from handful_service.cache import MIN_SLOTS, Held, StateCache
 from handful_service.engine.slots import SlotTables
-from handful_service.store.values import Key
 from handful_service.task import Arrays, Caller, TaskState
 
 READS = int(os.environ.get("SOAK_READS", "100000")) // 4
@@ -58,25 +57,18 @@ class Rolled(Counting):
 class Timeless(StateCache):
     """Wrong: takes a state out of the cache whatever its revision."""
 
-    def find(self, key: Hashable) -> Held | None:
-        return super().find(_timeless(key))
+    def find(self, key: Hashable, revision: int = 0) -> Held | None:
+        return super().newest(key)
 
-    async def pin(self, key: Hashable, load: Load) -> Held:
-        return await super().pin(_timeless(key), load)
-
-    def hold(self, key: Hashable, state: TaskState) -> Held:
-        return super().hold(_timeless(key), state)
-
-
-def _timeless(key: Hashable) -> Hashable:
-    return key[:2] if isinstance(key, tuple) and isinstance(key[0], Key) else key
+    def hold(self, key: Hashable, state: TaskState, revision: int = 0) -> Held:
+        return super().newest(key) or super().hold(key, state, revision)
 
 
 class Loose(StateCache):
     """Wrong: gives a slot to another state while a call still uses it."""
 
-    def _hold(self, key: Hashable, state: TaskState) -> Held:
-        held = super()._hold(key, state)
+    def _hold(self, key: Hashable, state: TaskState, revision: int) -> Held:
+        held = super()._hold(key, state, revision)
         self._free.append(held.slot)
         return held
 

@@ -41,9 +41,9 @@ def held_by(tables: SlotTables, held: Held) -> float:
 
 
 @asynccontextmanager
-async def pinned(states: StateCache, key: Hashable, how: Load) -> AsyncIterator[Held]:
+async def pinned(states: StateCache, key: Hashable, how: Load, revision: int = 0) -> AsyncIterator[Held]:
     with states.pins() as pins:
-        yield await pins.pin(key, how)
+        yield await pins.pin(key, how, revision)
 
 
 @asynccontextmanager
@@ -108,10 +108,35 @@ def test_a_pinned_state_is_never_evicted_and_with_all_pinned_a_call_is_refused()
 def test_another_revision_is_another_state_even_while_the_old_one_is_in_use() -> None:
     async def go() -> None:
         states, tables = cache(3)
-        async with pinned(states, ("a", 1), load(1)) as old:
-            async with pinned(states, ("a", 2), load(2)) as new:
+        async with pinned(states, "a", load(1), 1) as old:
+            async with pinned(states, "a", load(2), 2) as new:
                 assert (held_by(tables, old), held_by(tables, new)) == (1, 2)
             assert held_by(tables, old) == 1
+
+    asyncio.run(go())
+
+
+def test_of_a_key_the_newest_revision_stays_and_an_older_one_is_given_its_own_slot_for_a_while() -> None:
+    async def go() -> None:
+        states, tables = cache(2)
+        async with pinned(states, "a", load(1), 1) as first:
+            with states.pins() as pins:
+                newest = pins.hold("a", state(2), 2)
+                assert pins.newest("a") is pins.find("a", 2) is newest
+                assert (newest.revision, held_by(tables, newest), held_by(tables, first)) == (2, 2, 1)
+                assert pins.find("a", 1) is pins.find("a") is pins.newest("b") is None
+        with states.pins() as pins:
+            older = pins.hold("a", state(1), 1)
+            assert (older.revision, held_by(tables, older)) == (1, 1)
+            kept = pins.newest("a")
+            assert kept is newest
+            assert held_by(tables, kept) == 2
+            with pytest.raises(Overloaded, match="all 2 slots"):
+                pins.borrow(state(5))
+        loads: list[float] = []
+        async with pinned(states, "a", load(9, loads), 2) as again, borrowed(states, state(5)) as other:
+            assert (again, held_by(tables, other), loads) == (newest, 5, [])
+        assert len(states) == 1
 
     asyncio.run(go())
 
@@ -180,6 +205,35 @@ def test_a_state_of_the_wrong_shape_costs_no_slot() -> None:
 
 class Failed(Exception):
     """Raised inside a block."""
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.sampled_from(["hold", "pin", "unpin"])), max_size=60)
+)
+def test_after_any_history_a_revision_has_its_own_state(steps: list[tuple[int, int, str]]) -> None:
+    states, tables = cache(8)
+    kept: list[tuple[float, Held, Pins]] = []
+    for key, revision, what in steps:
+        if what == "unpin":
+            if kept:
+                kept.pop(revision % len(kept))[2].release()
+            continue
+        pins, number = states.pins(), 10.0 * key + revision
+        held = pins.find(key, revision) or pins.hold(key, state(number), revision)
+        assert (held.revision, held_by(tables, held)) == (revision, number)
+        newest = pins.newest(key)
+        assert newest is not None
+        assert newest.revision >= revision
+        assert held_by(tables, newest) == 10.0 * key + newest.revision
+        if what == "pin" and len(kept) < 3:
+            kept.append((number, held, pins))
+        else:
+            pins.release()
+        assert [held_by(tables, one) for _, one, _ in kept] == [number for number, _, _ in kept]
+    for _, _, pins in kept:
+        pins.release()
+    with states.pins() as pins:  # nothing leaked: all slots can be in use at once
+        assert [held_by(tables, pins.borrow(state(n))) for n in range(8)] == list(range(8))
 
 
 @given(st.lists(st.tuples(st.sampled_from(["use", "borrow", "fail", "pin", "unpin"]), st.integers(0, 5)), max_size=40))

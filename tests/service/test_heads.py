@@ -1,16 +1,19 @@
 """Revisions of SQLite's adaptations without a change of threads."""
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from handful_service.store import heads
+from handful_service.store.generation import Generation
 from handful_service.store.heads import SqliteHeads
 from handful_service.store.lanes import AsyncStore
 from handful_service.store.store import Store
@@ -62,37 +65,113 @@ def test_it_sees_what_was_committed_before_at_once_and_what_the_store_says(found
     assert quick.find([ALICE]) == {}
 
 
-def test_what_was_read_is_read_again_only_after_a_commit_by_whatever_process(
-    tmp_path: Path, found: tuple[Store, SqliteHeads]
+COMMIT = (
+    "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]);"
+    "c.execute('UPDATE adaptations SET revision = 77 WHERE tenant = ?', ('acme',)); c.commit()"
+)
+"""Another program."""
+
+STORES = """
+import sys
+from handful_service.store.store import Store
+from handful_service.store.values import Change, Key
+store = Store("sqlite:///" + sys.argv[1])
+store.commit(Change(Key("acme", "mail", "other"), ("spam",)), expected=None)
+store.close()
+"""
+"""Another server."""
+
+
+def elsewhere(script: str, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "handful.db")], env=environment, check=True)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["a generation", "SQLite alone"])
+def test_what_it_is_as_of_moves_with_each_commit_of_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool
 ) -> None:
-    store, quick = found
-    revision, other = put(store), put(store, OTHERS[0])
-    quick.find([ALICE])
-    reads: list[str] = []
+    monkeypatch.setattr(heads, "ASK_S", 1000.0)
+    store = Store(f"sqlite:///{tmp_path}/handful.db")
+    quick = SqliteHeads(str(tmp_path / "handful.db"), store.generation if shared else None)
+    seen = [quick.as_of()]
+    for step in (
+        lambda: put(store),
+        lambda: elsewhere(STORES, tmp_path),
+        lambda: put(store, OTHERS[0]),
+        lambda: store.delete(ALICE, expected=None),
+    ):
+        assert {quick.as_of() for _ in range(5)} == {seen[-1]}
+        step()
+        seen.append(quick.as_of())
+    assert len(set(seen)) == 5
+    assert min(one or 0 for one in seen) > 0
+    quick.close()
+    store.close()
+
+
+def test_what_other_programs_commit_is_seen_a_little_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(heads, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    store = Store(f"sqlite:///{tmp_path}/handful.db")
+    quick, _ = SqliteHeads(str(tmp_path / "handful.db"), store.generation), put(store)
+    before = quick.as_of()
+    elsewhere(COMMIT, tmp_path)
+    clock[0] += 0.9 * heads.ASK_S
+    assert quick.as_of() == before
+    clock[0] += 0.2 * heads.ASK_S
+    assert quick.as_of() != before
+    assert quick.find([ALICE]) == {ALICE: 77}
+    quick.close()
+    store.close()
+
+
+def test_while_nothing_is_committed_sqlite_is_hardly_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "ASK_S", 1000.0)
+    store = Store(f"sqlite:///{tmp_path}/handful.db")
+    quick = SqliteHeads(str(tmp_path / "handful.db"), store.generation)
+    quick.as_of()
+    asked: list[str] = []
     connection: Any = quick._connection
-    connection.set_trace_callback(lambda statement: reads.append(statement) if "SELECT" in statement else None)
+    connection.set_trace_callback(asked.append)
     for _ in range(5):
-        assert quick.find([ALICE, OTHERS[0]]) == {ALICE: revision, OTHERS[0]: other}
-    assert len(reads) == 1  # of the other one
-    script = (
-        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]);"
-        "c.execute('UPDATE adaptations SET revision = 77 WHERE tenant = ?', ('acme',)); c.commit()"
-    )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "handful.db")], check=True)
-    assert quick.find([ALICE, OTHERS[0]]) == {ALICE: 77, OTHERS[0]: other}
-    assert len(reads) == 3
-    store.delete(ALICE, expected=None)
-    assert quick.find([ALICE, OTHERS[0]]) == {OTHERS[0]: other}
+        quick.as_of()
+    assert asked == []
+    put(store)
+    for _ in range(5):
+        quick.as_of()
+    assert asked == [heads._VERSION]
+    quick.close()
+    store.close()
 
 
-def test_no_more_are_remembered_than_may_be(monkeypatch: pytest.MonkeyPatch, found: tuple[Store, SqliteHeads]) -> None:
-    store, quick = found
-    monkeypatch.setattr(heads, "MOST_KNOWN", 1)
-    expected = {key: put(store, key) for key in OTHERS}
-    for _ in range(2):
-        for key in OTHERS:
-            assert quick.find([key]) == {key: expected[key]}
-            assert len(quick._known) <= 2
+def test_a_new_connection_is_as_of_another_moment(found: tuple[Store, SqliteHeads]) -> None:
+    _, quick = found
+    before = quick.as_of()
+    quick.close()
+    assert quick.as_of() != before
+
+
+def test_without_a_file_for_it_sqlite_is_asked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "handful.db-generation").mkdir()
+    store = Store(f"sqlite:///{tmp_path}/handful.db")
+    assert store.generation is None
+    assert "handful.db-generation cannot be used" in caplog.text
+    put(store)
+    store.close()
+
+
+def test_a_file_that_is_too_short_is_made_longer_and_one_that_is_there_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "short").write_bytes(b"abc")
+    (tmp_path / "there").write_bytes(b"12345678 and more")
+    one, two = Generation(str(tmp_path / "short")), Generation(str(tmp_path / "there"))
+    again = Generation(str(tmp_path / "short"))
+    assert two.number == int.from_bytes(b"12345678", sys.byteorder)
+    before = again.number
+    one.move()
+    assert again.number == one.number != before
+    for each in (one, two, again):
+        each.close()
 
 
 def test_tenants_models_and_ids_do_not_meet(found: tuple[Store, SqliteHeads]) -> None:
@@ -121,7 +200,9 @@ def test_it_writes_nothing_and_makes_no_file(tmp_path: Path, found: tuple[Store,
     connection: Any = quick._connection
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         connection.execute("DELETE FROM adaptations")
-    assert SqliteHeads(f"{tmp_path}/missing.db").find([ALICE]) is None
+    missing = SqliteHeads(f"{tmp_path}/missing.db")
+    assert missing.find([ALICE]) is None
+    assert missing.as_of() is None
     assert not (tmp_path / "missing.db").exists()
 
 

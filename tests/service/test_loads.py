@@ -4,15 +4,15 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from handful_service.store import lanes
 from handful_service.store.lanes import AsyncStore
-from handful_service.store.sqlite_loads import SqliteLoads, TooMany
+from handful_service.store.sqlite_loads import SqliteLoads
 from handful_service.store.store import Store
 from handful_service.store.values import Change, Key, Loaded, NewExample, NewState, State
 
@@ -30,8 +30,8 @@ def example(name: str, label: str | float = "spam", weight: float = 1.0) -> NewE
     return NewExample(name, label, weight, None, b"an input", b"features")
 
 
-def state(phi: bytes = b"phi") -> NewState:
-    return NewState(DIGEST, b"sums", phi)
+def state(phi: bytes = b"phi", **more: Any) -> NewState:
+    return NewState(State(DIGEST, phi, ("ham", None, "spam"), 0.5, **more), b"sums")
 
 
 @pytest.fixture
@@ -43,69 +43,56 @@ def stored(tmp_path: Path) -> Iterator[tuple[Store, SqliteLoads]]:
 
 
 def general(store: Store, key: Key = ALICE, digest: str = DIGEST) -> Loaded | None:
-    """What the two general reads come to."""
-    adaptation, found = store.get(key), store.state(key, digest)
-    if adaptation is None:
-        return None
-    examples = tuple((example.label, example.weight) for example in adaptation.examples)
-    return Loaded(adaptation.revision, adaptation.labels, adaptation.descriptor, examples, found)
+    """What the general path says."""
+    quick, store.loads = store.loads, None
+    try:
+        return store.load(key, digest)
+    finally:
+        store.loads = quick
 
 
 def test_it_is_what_the_general_path_says(stored: tuple[Store, SqliteLoads]) -> None:
     store, loads = stored
     assert loads.load(ALICE, DIGEST) is None
     one = put(store, example("e2", "ham", 0.5), example("e1"), state=state())
-    asked = Loaded(one, ("ham", None, "spam"), None, (("ham", 0.5), ("spam", 1.0)), State(DIGEST, one, b"sums", b"phi"))
-    assert loads.load(ALICE, DIGEST) == general(store) == asked
+    assert loads.load(ALICE, DIGEST) == general(store) == Loaded(one, state().state)
     assert [loads.load(other, DIGEST) for other in OTHERS] == [None] * 3
-    assert loads.load(ALICE, "e" * 64) == general(store, digest="e" * 64) == replace(asked, state=None)
-    two = put(store, example("e2", "spam"), expected=one, state=None, descriptor={"metadata": {"ä": 1}})
-    found = loads.load(ALICE, DIGEST)
-    assert (
-        found
-        == general(store)
-        == Loaded(two, ("ham", None, "spam"), {"metadata": {"ä": 1}}, (("spam", 1.0),) * 2, None)
-    )
-    store.delete(ALICE, expected=two)
+    assert loads.load(ALICE, "e" * 64) == general(store, digest="e" * 64) == Loaded(one, None)
+    two = put(store, example("e2", "spam"), expected=one, state=None)
+    assert loads.load(ALICE, DIGEST) == general(store) == Loaded(two, None)
+    described = state(task="greek", described=True)
+    three = put(store, expected=two, state=described, descriptor={"metadata": {"\u00e4": 1}})
+    assert loads.load(ALICE, DIGEST) == general(store) == Loaded(three, described.state)
+    store.delete(ALICE, expected=three)
     assert loads.load(ALICE, DIGEST) is None
 
 
-def test_labels_that_are_numbers_are_numbers(stored: tuple[Store, SqliteLoads]) -> None:
-    store, loads = stored
-    put(store, example("e1", -2.5), example("e2", 1e300), labels=(), state=NewState(DIGEST, None, b"phi"))
-    found = loads.load(ALICE, DIGEST)
-    assert found == general(store)
-    assert found is not None
-    assert found.examples == ((-2.5, 1.0), (1e300, 1.0))
-
-
-@pytest.mark.parametrize("column", ["phi", "statistics"])
-def test_a_damaged_state_is_none(
-    stored: tuple[Store, SqliteLoads], tmp_path: Path, caplog: pytest.LogCaptureFixture, column: str
+@pytest.mark.parametrize("labels", [(), ("\u00e4", None), (None,)])
+@pytest.mark.parametrize("shots", [0.0, 0.1 + 0.2, 1e300])
+def test_what_reading_needs_comes_back_as_it_was(
+    stored: tuple[Store, SqliteLoads], labels: tuple[str | None, ...], shots: float
 ) -> None:
     store, loads = stored
-    put(store, example("e1"), state=state())
+    kept = State(DIGEST, b"", labels, shots)
+    one = put(store, example("e1", -2.5), labels=(), state=NewState(kept, None))
+    assert loads.load(ALICE, DIGEST) == general(store) == Loaded(one, kept)
+
+
+def test_a_damaged_state_is_none(
+    stored: tuple[Store, SqliteLoads], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, loads = stored
+    one = put(store, example("e1"), state=state())
     connection = sqlite3.connect(tmp_path / "handful.db")
     with connection:
-        connection.execute(f"UPDATE states SET {column} = x'00'")  # noqa: S608
+        connection.execute("UPDATE states SET phi = x'00'")
     connection.close()
-    found = loads.load(ALICE, DIGEST)
-    assert found is not None
-    assert found.state is None
+    assert loads.load(ALICE, DIGEST) == Loaded(one, None)
     assert "damaged" in caplog.text
 
 
-def test_a_bound_on_examples_is_kept(stored: tuple[Store, SqliteLoads]) -> None:
-    store, loads = stored
-    put(store, *[example(f"e{place}") for place in range(3)], state=state())
-    assert loads.load(ALICE, DIGEST, 3) == general(store)
-    with pytest.raises(TooMany):
-        loads.load(ALICE, DIGEST, 2)
-    assert loads.load(ALICE, DIGEST) == general(store)
-
-
 def test_what_is_read_is_of_one_moment(stored: tuple[Store, SqliteLoads]) -> None:
-    """Every revision has as many examples as its number, and a state that names it."""
+    """Every revision has a state that names it."""
     store, loads = stored
     put(store, example("e1"), state=state(b"1"))
     over = threading.Event()
@@ -122,7 +109,7 @@ def test_what_is_read_is_of_one_moment(stored: tuple[Store, SqliteLoads]) -> Non
         found = loads.load(ALICE, DIGEST)
         assert found is not None
         assert found.state is not None
-        assert found.revision == len(found.examples) == int(found.state.phi)
+        assert found.revision == int(found.state.phi)
         seen.add(found.revision)
     writer.join()
     assert len(seen) > 1
@@ -142,17 +129,43 @@ def unable(*_: object) -> None:
     raise sqlite3.OperationalError("database is locked")
 
 
-def test_a_slow_load_leaves_the_next_ones_to_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_loads_are_left_to_threads_once_the_event_loop_waited_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(lanes, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+
     async def use() -> None:
-        face = AsyncStore(Store(f"sqlite:///{tmp_path}/handful.db"))
+        store = Store(f"sqlite:///{tmp_path}/handful.db")
+        face = AsyncStore(store)
         change = Change(ALICE, ("spam",), put=(example("e1"),), digest=DIGEST, state=state())
         await face.commit(change, expected=None)
-        monkeypatch.setattr(lanes, "SLOW_S", 10.0)
-        assert face.load_now(ALICE, DIGEST) == await face.load(ALICE, DIGEST) is not None
-        monkeypatch.setattr(lanes, "SLOW_S", -1.0)
+        quick: Any = store.loads
+        load = quick.load
+
+        def loads_of(seconds: float) -> None:
+            def slow(*args: Any) -> Any:
+                clock[0] += seconds
+                return load(*args)
+
+            quick.load = slow
+
+        loads_of(lanes.QUICK_S / 2)
+        assert all(face.load_now(ALICE, DIGEST) for _ in range(1000)), "nobody waits for these"
+        loads_of(2 * lanes.QUICK_S)
+        began = clock[0]
+        done = sum(face.load_now(ALICE, DIGEST) is not None for _ in range(1000))
+        assert (clock[0] - began) * (1 - lanes.SHARE) == pytest.approx(lanes.SAVED_S, abs=2 * lanes.QUICK_S)
+        assert 0 < done < 1000
+        clock[0] += lanes.SAVED_S
         assert face.load_now(ALICE, DIGEST) is not None
-        monkeypatch.setattr(lanes, "SLOW_S", 10.0)
-        assert [face.load_now(ALICE, DIGEST) for _ in range(lanes.RESTING)] == [None] * lanes.RESTING
+        assert await face.load(ALICE, DIGEST) is not None
+        loads_of(lanes.SAVED_S + 1.0)
+        clock[0] += 1.0
+        assert face.load_now(ALICE, DIGEST) is not None
+        clock[0] += 0.8 / lanes.SHARE
+        assert face.load_now(ALICE, DIGEST) is None
+        clock[0] += 0.2 / lanes.SHARE
         assert face.load_now(ALICE, DIGEST) is not None
         await face.close()
 

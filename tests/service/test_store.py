@@ -1,6 +1,7 @@
 """The store's laws, on SQLite and, where its server can be started, on PostgreSQL."""
 
 import asyncio
+import hashlib
 import itertools
 import os
 import shutil
@@ -42,10 +43,13 @@ from handful_service.store.values import (
     NewState,
     RevisionMoved,
     State,
+    Statistics,
 )
 
 ALICE = Key("acme", "mail", "alice")
-PHI = NewState("bundle-a", b"sums", b"phi")
+STATE = State("bundle-a", b"phi", ("ham", None, "spam"), 0.5)
+PHI = NewState(STATE, b"sums")
+OTHER = NewState(State("bundle-b", b"other", (), 3.0, task="greek", described=True), None)
 
 
 @contextmanager
@@ -148,11 +152,9 @@ def test_what_is_committed_is_read_back(store: Store) -> None:
     assert (first.example_id, first.label, first.weight, first.source) == ("e2", "ham", 0.5, "app")
     assert (first.input, second.input) == (b"input of e2", None)
     assert first.position < second.position
-    assert store.state(ALICE, "bundle-a") == State("bundle-a", revision, b"sums", b"phi")
-    state = State("bundle-a", revision, b"sums", b"phi")
-    assert store.load(ALICE, "bundle-a") == Loaded(
-        revision, ("ham", None, "spam"), None, (("ham", 0.5), ("spam", 1.0)), state
-    )
+    assert store.load(ALICE, "bundle-a") == Loaded(revision, STATE)
+    assert store.load(ALICE, "bundle-b") == Loaded(revision, None)
+    assert store.statistics(ALICE, "bundle-a") == Statistics(revision, b"sums")
     assert store.features(ALICE, "bundle-a") == {"e1": b"features of e1", "e2": b"features of e2"}
     assert store.features(ALICE, "bundle-b") == {}
 
@@ -169,7 +171,8 @@ def test_what_is_committed_outlives_the_store(url: str) -> None:
 
 def test_what_does_not_exist_is_not_found(store: Store) -> None:
     assert store.get(ALICE) is None
-    assert store.state(ALICE, "bundle-a") is None
+    assert store.load(ALICE, "bundle-a") is None
+    assert store.statistics(ALICE, "bundle-a") is None
     assert store.heads([ALICE]) == {}
     assert store.heads([]) == {}
     assert store.events(ALICE, ["e"]) == store.events(ALICE, []) == {}
@@ -238,7 +241,7 @@ def test_a_corrected_example_keeps_its_place_its_time_and_its_input(store: Store
 def test_features_of_other_bundles_go_when_the_input_does(store: Store, again: NewExample, kept: bool) -> None:
     one = store.commit(change(ALICE, example("e1"), example("e2")), expected=None)
     others = {"e1": b"other 1", "e2": b"other 2"}
-    assert store.save_state(ALICE, one, NewState("bundle-b", None, b"phi"), others)
+    assert store.save_state(ALICE, one, OTHER, others)
     store.commit(change(ALICE, again), expected=one)
     assert store.features(ALICE, "bundle-b") == (others if kept else {"e2": b"other 2"})
     mine = again.features or (b"features of e1" if kept else None)
@@ -322,18 +325,40 @@ def test_a_write_for_another_revision_changes_nothing(store: Store) -> None:
         store.commit(change(ALICE._replace(id="bob")), expected=one)
     assert caught.value.found is None
     assert found(store) == before
-    assert store.state(ALICE, "bundle-a") is not None
+    assert store.load(ALICE, "bundle-a") == Loaded(one, STATE)
 
 
 def test_a_change_leaves_no_state_of_the_revision_before(store: Store) -> None:
     one = store.commit(change(), expected=None)
-    assert store.save_state(ALICE, one, NewState("bundle-b", None, b"other"), {})
-    assert store.state(ALICE, "bundle-b") == State("bundle-b", one, None, b"other")
+    assert store.save_state(ALICE, one, OTHER, {})
+    assert store.load(ALICE, "bundle-b") == Loaded(one, OTHER.state)
+    assert store.statistics(ALICE, "bundle-b") is None
     two = store.commit(change(), expected=one)
-    assert store.state(ALICE, "bundle-b") is None
-    assert store.state(ALICE, "bundle-a") == State("bundle-a", two, b"sums", b"phi")
-    store.commit(change(state=None), expected=two)
-    assert store.state(ALICE, "bundle-a") is None
+    assert store.load(ALICE, "bundle-b") == Loaded(two, None)
+    assert store.load(ALICE, "bundle-a") == Loaded(two, STATE)
+    assert store.statistics(ALICE, "bundle-a") == Statistics(two, b"sums")
+    three = store.commit(change(state=None), expected=two)
+    assert store.load(ALICE, "bundle-a") == Loaded(three, None)
+    assert store.statistics(ALICE, "bundle-a") is None
+
+
+def test_statistics_without_their_state_are_none_and_in_nobodys_way(store: Store, engine: Engine) -> None:
+    one = store.commit(change(), expected=None)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM states"))
+    assert store.load(ALICE, "bundle-a") == Loaded(one, None)
+    assert store.statistics(ALICE, "bundle-a") is None
+    assert store.save_state(ALICE, one, replace(PHI, statistics=b"others"), {})
+    assert store.statistics(ALICE, "bundle-a") == Statistics(one, b"others")
+
+
+def test_a_state_takes_the_place_of_another_with_its_statistics(store: Store) -> None:
+    one = store.commit(change(), expected=None)
+    assert store.save_state(ALICE, one, replace(PHI, statistics=b"others"), {})
+    assert store.statistics(ALICE, "bundle-a") == Statistics(one, b"others")
+    assert store.save_state(ALICE, one, replace(PHI, statistics=None), {})
+    assert store.statistics(ALICE, "bundle-a") is None
+    assert store.load(ALICE, "bundle-a") == Loaded(one, STATE)
 
 
 def test_a_state_is_rebuilt_only_for_the_current_revision(store: Store) -> None:
@@ -342,7 +367,7 @@ def test_a_state_is_rebuilt_only_for_the_current_revision(store: Store) -> None:
     assert store.features(ALICE, "bundle-a") == {"e1": b"again"}
     two = store.commit(change(state=None), expected=one)
     assert not store.save_state(ALICE, one, PHI, {"e1": b"late"})
-    assert store.state(ALICE, "bundle-a") is None
+    assert store.load(ALICE, "bundle-a") == Loaded(two, None)
     assert store.features(ALICE, "bundle-a") == {"e1": b"again"}
     assert store.heads([ALICE]) == {ALICE: two}
 
@@ -408,7 +433,7 @@ def test_tenants_and_models_with_the_same_ids_do_not_meet(store: Store, engine: 
     one = store.commit(change(ALICE, example("e1"), events=(event,)), expected=None)
     for other in others:
         assert store.get(other) is None
-        assert store.state(other, "bundle-a") is None
+        assert store.statistics(other, "bundle-a") is None
         assert store.load(other, "bundle-a") is None
         assert store.features(other, "bundle-a") == {}
         assert store.events(other, ["once"]) == {}
@@ -452,17 +477,25 @@ def test_an_event_is_stored_once_with_the_revision_it_made(store: Store) -> None
 # --- damage ---
 
 
-@pytest.mark.parametrize("column", ["phi", "statistics"])
-def test_a_damaged_state_is_no_state(
-    store: Store, engine: Engine, caplog: pytest.LogCaptureFixture, column: str
+def test_a_damaged_state_is_no_state(store: Store, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    one = store.commit(change(), expected=None)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE states SET phi = :blob"), {"blob": b"damaged"})
+    assert store.load(ALICE, "bundle-a") == Loaded(one, None)
+    assert "damaged" in caplog.text
+    assert store.save_state(ALICE, one, PHI, {})
+    assert store.load(ALICE, "bundle-a") == Loaded(one, STATE)
+
+
+def test_damaged_statistics_are_none_and_leave_the_state(
+    store: Store, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = store.commit(change(), expected=None)
     with engine.begin() as connection:
-        connection.execute(text(f"UPDATE states SET {column} = :blob"), {"blob": b"damaged"})  # noqa: S608
-    assert store.state(ALICE, "bundle-a") is None
+        connection.execute(text("UPDATE statistics SET value = :blob"), {"blob": b"damaged"})
+    assert store.statistics(ALICE, "bundle-a") is None
     assert "damaged" in caplog.text
-    assert store.save_state(ALICE, one, PHI, {})
-    assert store.state(ALICE, "bundle-a") is not None
+    assert store.load(ALICE, "bundle-a") == Loaded(one, STATE)
 
 
 def test_damaged_features_are_left_out(store: Store, engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
@@ -500,7 +533,7 @@ def test_a_process_killed_before_its_commit_leaves_the_old_revision(store: Store
     killed = subprocess.run([sys.executable, "-c", KILLED, url, str(one)], env=environment, check=False, timeout=60)
     assert killed.returncode == -9
     assert found(store) == before
-    assert store.state(ALICE, "bundle-a") is not None
+    assert store.load(ALICE, "bundle-a") == Loaded(one, STATE)
     assert store.commit(change(ALICE, example("e2")), expected=one) > one
 
 
@@ -583,21 +616,32 @@ def test_a_database_of_a_newer_server_is_refused_and_left_alone(empty_url: str) 
         assert rows(engine)["adaptations"] == 1
 
 
+EARLIER = (
+    "INSERT INTO adaptations (tenant, model, id, revision, labels, created_at, updated_at) "
+    "VALUES ('acme', 'mail', 'alice', 3, '[\"a\"]', '2026-01-01 00:00:00', '2026-01-01 00:00:00')",
+    "INSERT INTO examples (tenant, model, id, example_id, position, label, weight, created_at) "
+    "VALUES ('acme', 'mail', 'alice', 'e1', 1, 'a', 2.5, '2026-01-01 00:00:00')",
+    "INSERT INTO features (tenant, model, id, example_id, digest, checksum, value) "
+    "VALUES ('acme', 'mail', 'alice', 'e1', 'bundle-a', :checksum, :blob)",
+    "INSERT INTO states (tenant, model, id, digest, revision, phi, checksum) "
+    "VALUES ('acme', 'mail', 'alice', 'bundle-a', 3, :blob, :checksum)",
+)
+
+
 def test_a_migration_keeps_what_an_earlier_server_stored(empty_url: str) -> None:
-    database = Database(empty_url)
+    database, blob = Database(empty_url), {"blob": b"of", "checksum": hashlib.sha256(b"2;of").hexdigest()}
     with database.writer.begin() as connection:
         command.upgrade(alembic_config(connection), "0001")
-        connection.execute(
-            text(
-                "INSERT INTO adaptations (tenant, model, id, revision, labels, created_at, updated_at) "
-                "VALUES ('acme', 'mail', 'alice', 3, '[\"a\"]', '2026-01-01 00:00:00', '2026-01-01 00:00:00')"
-            )
-        )
+        for statement in EARLIER:
+            connection.execute(text(statement), {name: blob[name] for name in blob if f":{name}" in statement})
     database.close()
     store = Store(empty_url)
     kept = found(store)
-    store.close()
     assert (kept.revision, kept.labels, kept.descriptor) == (3, ("a",), None)
+    assert [(example.example_id, example.weight) for example in kept.examples] == [("e1", 2.5)]
+    assert store.features(ALICE, "bundle-a") == {"e1": b"of"}
+    assert store.load(ALICE, "bundle-a") == Loaded(3, None), "states are computed again"
+    store.close()
 
 
 def test_a_descriptor_is_kept_until_a_change_has_another(empty_url: str) -> None:
@@ -724,7 +768,7 @@ def test_the_async_face_answers_as_the_store_does(store: Store, url: str) -> Non
         assert await face.save_state(ALICE, one, PHI, {})
         assert await face.heads([ALICE]) == store.heads([ALICE]) == {ALICE: one}
         assert await face.get(ALICE) == store.get(ALICE) is not None
-        assert await face.state(ALICE, "bundle-a") == store.state(ALICE, "bundle-a") is not None
+        assert await face.statistics(ALICE, "bundle-a") == store.statistics(ALICE, "bundle-a") is not None
         assert await face.load(ALICE, "bundle-a") == store.load(ALICE, "bundle-a") is not None
         assert await face.features(ALICE, "bundle-a") == store.features(ALICE, "bundle-a") != {}
         assert await face.events(ALICE, ["once"]) == store.events(ALICE, ["once"]) != {}

@@ -44,27 +44,27 @@ class Wanted:
 class StoredStates(Protocol):
     """Where the states of stored adaptations come from."""
 
-    def find(self, pins: Pins, caller: Caller, served: Served, name: str, least: int) -> tuple[Held, int] | None:
-        """The current state of an adaptation, and its revision, if both are at hand."""
+    def find(self, pins: Pins, caller: Caller, served: Served, name: str, least: int) -> Held | None:
+        """The current state of an adaptation, if it is at hand."""
         ...
 
     async def pin(
         self, pins: Pins, caller: Caller, served: Served, names: Sequence[str], *, min_revision: int | None
-    ) -> list[tuple[Held, int] | HandfulError]:
-        """The current state of each adaptation, and its revision; `AdaptationNotFound` where there is none."""
+    ) -> list[Held | HandfulError]:
+        """The current state of each adaptation; `AdaptationNotFound` where there is none."""
         ...
 
 
 class NoStates:
     """No adaptations at all: for a bundle that is only checked."""
 
-    def find(self, pins: Pins, caller: Caller, served: Served, name: str, least: int) -> tuple[Held, int] | None:
+    def find(self, pins: Pins, caller: Caller, served: Served, name: str, least: int) -> Held | None:
         """See `StoredStates`."""
         return None
 
     async def pin(
         self, pins: Pins, caller: Caller, served: Served, names: Sequence[str], *, min_revision: int | None
-    ) -> list[tuple[Held, int] | HandfulError]:
+    ) -> list[Held | HandfulError]:
         """See `StoredStates`."""
         return [AdaptationNotFound(f"no adaptation {name!r}") for name in names]
 
@@ -147,14 +147,14 @@ class Pinning:
         names = [task.id for task in named]
         found = await self.stored.pin(self.pins, self.caller, self.served, names, min_revision=self.min_revision)
         return [
-            await self._without(task, state) if isinstance(state, HandfulError) else self._answering(task, *state)
+            await self._without(task, state) if isinstance(state, HandfulError) else self._answering(task, state)
             for task, state in zip(named, found, strict=True)
         ]
 
-    def _answering(self, task: ByAdaptation, held: Held, revision: int) -> list[Pinned] | HandfulError:
+    def _answering(self, task: ByAdaptation, held: Held) -> list[Pinned] | HandfulError:
         if not self.served.can_answer(held):
             return TaskConflict(f"adaptation {task.id!r} has no examples", field=task.field)
-        return [Pinned(held, "personal", revision)]
+        return [Pinned(held, "personal", held.revision)]
 
     async def _without(self, task: ByAdaptation, error: HandfulError) -> list[Pinned] | HandfulError:
         if not isinstance(error, AdaptationNotFound):
@@ -172,8 +172,8 @@ def find(
 ) -> Pinned | None:
     """The one state of a task, if it is at hand, and nothing is to be said against it; see `Pinning`."""
     if isinstance(task, ByAdaptation):
-        found = stored.find(pins, caller, served, task.id, min_revision or 1)
-        return Pinned(found[0], "personal", found[1]) if found is not None and served.can_answer(found[0]) else None
+        held = stored.find(pins, caller, served, task.id, min_revision or 1)
+        return Pinned(held, "personal", held.revision) if held is not None and served.can_answer(held) else None
     if isinstance(task, Base):
         held = pins.find(served.base_key)
         return None if held is None else Pinned(held, "base")

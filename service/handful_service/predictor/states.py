@@ -14,7 +14,7 @@ from ..cache import Held, Pins
 from ..errors import AdaptationNotFound, HandfulError, Overloaded, TaskConflict
 from ..packing import pack, unpack
 from ..store.lanes import AsyncStore
-from ..store.values import Adaptation, Example, Key, Loaded, NewState, RevisionMoved
+from ..store.values import Adaptation, Example, Key, NewState, RevisionMoved, State
 from ..task import Arrays, Caller, Label, Labels, SupportSet, TaskState
 from .accepting import check_learns, must_accept, start
 from .beside import all_of
@@ -32,6 +32,9 @@ ATTEMPTS = 8
 
 MOST_BYTES = 2**16
 """Of a state that is loaded on the event loop."""
+
+MOST_LOADS = 64
+"""Done in one go before the event loop turns to others."""
 
 POLL_S = 0.01
 """Between looks for `min_revision`."""
@@ -92,7 +95,7 @@ class Start:
         """The arrays of the prior."""
         return None if self.prior is None else self.prior.arrays
 
-    def slots(self, labels: Sequence[Label], before: Adaptation | Loaded | None) -> Labels:
+    def slots(self, labels: Sequence[Label], before: Adaptation | None) -> Labels:
         """The slots of an adaptation's labels in a bundle.
 
         Raises:
@@ -160,8 +163,8 @@ class States:
         prior = await described_state(served, described)
         return Start(served.rules(named.id, described=True), prior, described.folded)
 
-    def find(self, pins: Pins, caller: Caller, served: Served, name: str, least: int) -> tuple[Held, int] | None:
-        """The current state of an adaptation, pinned, and its revision, if both can be had at once.
+    def find(self, pins: Pins, caller: Caller, served: Served, name: str, least: int) -> Held | None:
+        """The current state of an adaptation, pinned, if it can be had at once.
 
         Args:
             pins: Where it is noted.
@@ -170,55 +173,74 @@ class States:
             name: The adaptation's id.
             least: The least revision.
         """
-        key = Key(caller.tenant, served.manifest.name, name)
-        revision = self._store.head_now(key)
-        if revision is None or revision < least:
+        as_of = self._store.as_of()
+        if as_of is None:
             return None
-        held = self._at_hand(pins, served, key, revision)
-        return None if held is None else (held, revision)
+        key = Key(caller.tenant, served.manifest.name, name)
+        place = (key, served.digest)
+        held = pins.newest(place)
+        if held is None:
+            held = self._loaded(pins, served, key, as_of)
+        elif held.as_of != as_of:
+            held = self._renewed(pins, served, key, as_of, self._store.head_now(key))
+        return held if held is not None and held.revision >= least else None
 
-    def _at_hand(self, pins: Pins, served: Served, key: Key, revision: int) -> Held | None:
-        """The state of a revision, pinned, if it is in the cache, or can be had from the store at once."""
-        place = (key, served.digest, revision)
-        held = pins.find(place)
-        if held is None and served.manifest.state_bytes <= MOST_BYTES and not served.manifest.takes_prior:
-            loaded = self._store.load_now(key, served.digest)
-            if loaded is not None and loaded.revision == revision and loaded.state and not loaded.descriptor:
-                state = _answering(Start(served.rules(), None), loaded, unpack(loaded.state.phi))
-                held = pins.hold(place, state)
+    def _renewed(self, pins: Pins, served: Served, key: Key, as_of: int | None, revision: int | None) -> Held | None:
+        """The state of the current revision, which was looked up after `as_of`, pinned, if it can be had at once."""
+        if revision is None:
+            return None
+        held = pins.find((key, served.digest), revision)
+        if held is None:
+            return self._loaded(pins, served, key, as_of)
+        held.as_of = as_of or 0
+        return held
+
+    def _loaded(self, pins: Pins, served: Served, key: Key, as_of: int | None) -> Held | None:
+        """The current state of an adaptation from the store, pinned, if it can be had at once."""
+        if served.manifest.state_bytes > MOST_BYTES:
+            return None
+        loaded = self._store.load_now(key, served.digest)
+        if loaded is None or loaded.state is None:
+            return None
+        held = pins.hold((key, served.digest), _answering(loaded.state), loaded.revision)
+        held.as_of = as_of or 0
         return held
 
     async def pin(
         self, pins: Pins, caller: Caller, served: Served, names: Sequence[str], *, min_revision: int | None
-    ) -> list[tuple[Held, int] | HandfulError]:
-        """The current state of each adaptation, pinned, and its revision; or why there is none.
+    ) -> list[Held | HandfulError]:
+        """The current state of each adaptation, pinned; or why there is none.
 
         An error is `AdaptationNotFound` where the caller has none of the id.
         """
-        keys = [Key(caller.tenant, served.manifest.name, name) for name in names]
-        heads = await self._store.heads(keys)
-        found: list[tuple[Held, int] | HandfulError | None] = []
-        for key in keys:
-            revision = heads.get(key, 0)
-            held = self._at_hand(pins, served, key, revision) if revision >= (min_revision or 1) else None
-            found.append(None if held is None else (held, revision))
-        waiting = [place for place, state in enumerate(found) if state is None]
+        keys, as_of = [Key(caller.tenant, served.manifest.name, name) for name in names], self._store.as_of()
+        found: list[Held | HandfulError | None] = [self._known(pins, served, key, as_of) for key in keys]
+        unknown = [place for place, held in enumerate(found) if held is None]
+        heads = await self._store.heads([keys[place] for place in unknown]) if unknown else {}
+        for count, place in enumerate(unknown, start=1):
+            if count % MOST_LOADS == 0:
+                await asyncio.sleep(0)
+            found[place] = self._renewed(pins, served, keys[place], as_of, heads.get(keys[place]))
+        least = min_revision or 1
+        waiting = [place for place, held in enumerate(found) if not isinstance(held, Held) or held.revision < least]
         if waiting:
             calls = [self._pin(pins, served, keys[place], min_revision) for place in waiting]
             for place, state in zip(waiting, await all_of(calls), strict=True):
                 found[place] = state
         return [state for state in found if state is not None]
 
-    async def _pin(self, pins: Pins, served: Served, key: Key, min_revision: int | None) -> tuple[Held, int]:
+    def _known(self, pins: Pins, served: Served, key: Key, as_of: int | None) -> Held | None:
+        held = None if as_of is None else pins.newest((key, served.digest))
+        return held if held is not None and held.as_of == as_of else None
+
+    async def _pin(self, pins: Pins, served: Served, key: Key, min_revision: int | None) -> Held:
         for _ in range(ATTEMPTS):
+            # The revision is part of what it is known by: a state that was replaced is never answered with again.
             revision = await self._head(key, min_revision)
-            # The revision is part of the place: a state that was replaced is never answered with again.
-            place = (key, served.digest, revision)
             try:
-                held = await pins.pin(place, lambda: self._load(served, key, revision))  # noqa: B023 (awaited here)
+                return await pins.pin((key, served.digest), lambda: self._load(served, key, revision), revision)  # noqa: B023 (awaited here)
             except RevisionMoved:
                 continue
-            return held, revision
         raise contended(key.id)
 
     async def _head(self, key: Key, min_revision: int | None) -> int:
@@ -234,12 +256,10 @@ class States:
         loaded = await self._store.load(key, served.digest)
         if loaded is None or loaded.revision != revision:
             raise RevisionMoved(loaded.revision if loaded else None)
-        begun = await self.start(served, loaded.descriptor, field="adaptation")
-        phi = unpack(loaded.state.phi) if loaded.state else await self._rebuild(served, key, revision, begun)
-        return _answering(begun, loaded, phi)
+        return _answering(loaded.state or await self._rebuild(served, key, revision))
 
-    async def _rebuild(self, served: Served, key: Key, revision: int, begun: Start) -> Arrays:
-        """φ for a bundle that has none of this revision yet.
+    async def _rebuild(self, served: Served, key: Key, revision: int) -> State:
+        """The state for a bundle that has none of this revision yet.
 
         Raises:
             RevisionMoved: the adaptation is at another one by now.
@@ -247,13 +267,15 @@ class States:
         adaptation = await self._store.get(key)
         if adaptation is None or adaptation.revision != revision:
             raise RevisionMoved(adaptation.revision if adaptation else None)
+        begun = await self.start(served, adaptation.descriptor, field="adaptation")
         active = [kept(example) for example in adaptation.examples]
         slots = begun.slots([item.label for item in active], adaptation)
         features = await self._features(served, adaptation.key, active)
         phi, statistics = await adapt(served.engine, begun.support(served, active, features, slots), begun.phi)
         blobs = {item.example_id: pack(found) for item, found in zip(active, features, strict=True)}
-        await self._store.save_state(adaptation.key, adaptation.revision, _new_state(served, phi, statistics), blobs)
-        return phi
+        new = _new_state(served, begun, active, slots, phi, statistics)
+        await self._store.save_state(adaptation.key, adaptation.revision, new, blobs)
+        return new.state
 
     async def after(
         self,
@@ -280,10 +302,11 @@ class States:
         fresh = active[len(grown.examples) :] if grown and before is not None else active
         support = begun.support(served, fresh, await self._features(served, key, fresh), slots)
         if before is None:
-            return _new_state(served, *await adapt(served.engine, support, begun.phi))
+            return _new_state(served, begun, active, slots, *await adapt(served.engine, support, begun.phi))
         more = await served.engine.summarise(support)
         statistics = {name: before[name] + more[name] for name in before}
-        return _new_state(served, await served.engine.adapt(statistics, begun.phi), statistics)
+        phi = await served.engine.adapt(statistics, begun.phi)
+        return _new_state(served, begun, active, slots, phi, statistics)
 
     async def _statistics(self, served: Served, grown: Adaptation, begun: Start, slots: Labels) -> Arrays | None:
         """The statistics to add to, or None where the examples have to be summed again."""
@@ -291,10 +314,10 @@ class States:
             return None
         labels = [example.label for example in grown.examples]
         moved = any(slots.slots[slot] != label for slot, label in begun.slots(labels, grown).present)
-        state = await self._store.state(grown.key, served.digest)
-        if moved or state is None or state.revision != grown.revision or state.statistics is None:
+        if moved:
             return None
-        return unpack(state.statistics)
+        found = await self._store.statistics(grown.key, served.digest)
+        return unpack(found.value) if found is not None and found.revision == grown.revision else None
 
     async def _features(self, served: Served, key: Key, active: Sequence[Active]) -> list[Arrays]:
         """The features of every example: at hand, stored, or encoded again from the kept input."""
@@ -334,11 +357,14 @@ class States:
         return [row(features, place) for place in range(len(examples))], folded
 
 
-def _answering(begun: Start, loaded: Loaded, phi: Arrays) -> TaskState:
-    """φ of a stored adaptation with what reading its answers needs."""
-    labels, weights = [label for label, _ in loaded.examples], [weight for _, weight in loaded.examples]
-    return begun.state(phi, begun.slots(labels, loaded), labels, weights)
+def _answering(state: State) -> TaskState:
+    return TaskState(unpack(state.phi), Labels(state.labels), state.shots, state.task, state.described)
 
 
-def _new_state(served: Served, phi: Arrays, statistics: Arrays | None) -> NewState:
-    return NewState(served.digest, None if statistics is None else pack(statistics), pack(phi))
+def _new_state(
+    served: Served, begun: Start, active: Sequence[Active], slots: Labels, phi: Arrays, statistics: Arrays | None
+) -> NewState:
+    labels, weights = [item.label for item in active], [item.weight for item in active]
+    whole = begun.state(phi, slots, labels, weights)
+    state = State(served.digest, pack(phi), whole.labels.slots, whole.shots, whole.task, whole.described)
+    return NewState(state, None if statistics is None else pack(statistics))

@@ -1,6 +1,7 @@
 """A change, written inside a transaction that the store has begun."""
 
 import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -8,8 +9,10 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, text, update
 
 from .mine import mine, named
-from .tables import ADAPTATIONS, EVENTS, EXAMPLES, FEATURES, STATES
+from .tables import ADAPTATIONS, EVENTS, EXAMPLES, FEATURES, STATES, STATISTICS
 from .values import Change, Key, NewExample, NewState, RevisionMoved, label_text
+
+LOG = logging.getLogger(__name__)
 
 CHUNK = 10_000  # ids per statement: SQLite takes 32,766 parameters, PostgreSQL 65,535
 
@@ -45,9 +48,11 @@ ADD_EXAMPLES = insert(EXAMPLES)
 CORRECT_EXAMPLE = update(EXAMPLES).where(mine(EXAMPLES), EXAMPLES.c.example_id == bindparam("example"))
 DROP_FEATURES = delete(FEATURES).where(mine(FEATURES), FEATURES.c.example_id == bindparam("example"))
 DROP_FEATURES_OF_BUNDLE = DROP_FEATURES.where(FEATURES.c.digest == bindparam("of_digest"))
-ADD_FEATURES, ADD_EVENTS, ADD_STATE = insert(FEATURES), insert(EVENTS), insert(STATES)
-DROP_STATES = delete(STATES).where(mine(STATES))
-DROP_STATE = DROP_STATES.where(STATES.c.digest == bindparam("of_digest"))
+ADD_FEATURES, ADD_EVENTS, ADD_STATE, ADD_STATISTICS = map(insert, (FEATURES, EVENTS, STATES, STATISTICS))
+DROP_STATES = [delete(table).where(mine(table)) for table in (STATES, STATISTICS)]
+DROP_STATE = [
+    delete(table).where(mine(table), table.c.digest == bindparam("of_digest")) for table in (STATES, STATISTICS)
+]
 
 
 def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -55,13 +60,17 @@ def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
 
 
-def checksum(*blobs: bytes | None) -> str:
-    """SHA-256 over blobs and their lengths, so that none can be taken for another split of the same bytes."""
-    digest = hashlib.sha256()
-    for blob in blobs:
-        digest.update(b"none;" if blob is None else b"%d;" % len(blob))
-        digest.update(blob or b"")
-    return digest.hexdigest()
+def checksum(blob: bytes) -> str:
+    """SHA-256 over the length and the bytes."""
+    return hashlib.sha256(b"%d;%b" % (len(blob), blob)).hexdigest()
+
+
+def whole(key: Key, digest: str, phi: bytes, known: str) -> bool:
+    """Whether φ is what was stored; if not, the log tells."""
+    if checksum(phi) == known:
+        return True
+    LOG.warning("the state of %s for bundle %s is damaged and will be rebuilt", key, digest)
+    return False
 
 
 def lock(connection: Connection, key: Key) -> int | None:
@@ -83,22 +92,29 @@ def write(connection: Connection, change: Change, expected: int | None, now: dat
     _drop_examples(connection, change)
     _put_examples(connection, change, now)
     _add_events(connection, change, revision, now)
-    connection.execute(DROP_STATES, named(change.key))
+    for statement in DROP_STATES:
+        connection.execute(statement, named(change.key))
     if change.state is not None:
         add_state(connection, change.key, change.state, revision)
     return revision
 
 
-def add_state(connection: Connection, key: Key, state: NewState, revision: int) -> None:
-    """Stores φ for a bundle that has none."""
-    row = {"digest": state.digest, "revision": revision, "statistics": state.statistics, "phi": state.phi}
-    connection.execute(ADD_STATE, _columns(key) | row | {"checksum": checksum(state.statistics, state.phi)})
+def add_state(connection: Connection, key: Key, new: NewState, revision: int) -> None:
+    """Stores the state for a bundle that has none."""
+    state, shared = new.state, _columns(key) | {"digest": new.state.digest}
+    row = {"revision": revision, "labels": list(state.labels), "shots": state.shots, "task": state.task}
+    row |= {"described": state.described, "checksum": checksum(state.phi), "phi": state.phi}
+    connection.execute(ADD_STATE, shared | row)
+    if new.statistics is not None:
+        row = {"checksum": checksum(new.statistics), "value": new.statistics}
+        connection.execute(ADD_STATISTICS, shared | row)
 
 
-def put_state(connection: Connection, key: Key, state: NewState, revision: int) -> None:
-    """Stores φ for a bundle, in place of what it has."""
-    connection.execute(DROP_STATE, named(key) | {"of_digest": state.digest})
-    add_state(connection, key, state, revision)
+def put_state(connection: Connection, key: Key, new: NewState, revision: int) -> None:
+    """Stores the state for a bundle, in place of what it has."""
+    for statement in DROP_STATE:
+        connection.execute(statement, named(key) | {"of_digest": new.state.digest})
+    add_state(connection, key, new, revision)
 
 
 def put_features(connection: Connection, key: Key, digest: str, features: Mapping[str, bytes]) -> None:

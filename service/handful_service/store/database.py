@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, m
 from sqlalchemy.engine import URL
 
 from .. import errors
+from .generation import Generation
 from .tables import HEAD_REVISION
 from .turns import Turns
 
@@ -50,6 +51,7 @@ class Database:
         snapshot: Several reads of one moment.
         single: One statement, without a transaction around it.
         file: The path of the database, where it is a file of SQLite and the URL says no more than that.
+        generation: What is moved after each commit, where there is such a file.
     """
 
     def __init__(self, url: str) -> None:
@@ -59,6 +61,7 @@ class Database:
         plain = parsed.get_backend_name() == "sqlite" and not parsed.query
         self.file = parsed.database if plain else None
         self._turns = None if self.file is None else _turns(self.file)
+        self.generation = None if self.file is None else _generation(self.file)
         self.writer: Engine = self._engine
         self.single: Engine = self._engine
         self.snapshot: Engine
@@ -82,9 +85,17 @@ class Database:
         """A block in which this process may write, in its turn; PostgreSQL lets several write at once."""
         return nullcontext() if self._turns is None else self._turns.turn()
 
+    def tell(self) -> None:
+        """Tells all processes that something was committed, or may have been."""
+        if self.generation is not None:
+            self.generation.move()
+
     def close(self) -> None:
         """Gives all connections back."""
         self._engine.dispose()
+        if self.generation is not None:
+            self.generation.close()
+            self.generation = None
         if self._turns is not None:
             self._turns.close()
             self._turns = None
@@ -123,6 +134,14 @@ def _turns(file: str) -> Turns | None:
         return Turns(f"{file}-turns", MAX_LOCK_WAIT_MS / 1000)
     except OSError as error:  # what it is for is fairness only
         LOG.warning("%s-turns cannot be opened: %s", file, error.strerror)
+        return None
+
+
+def _generation(file: str) -> Generation | None:
+    try:
+        return Generation(f"{file}-generation")
+    except OSError as error:  # SQLite itself can tell, too
+        LOG.warning("%s-generation cannot be used: %s", file, error.strerror)
         return None
 
 

@@ -10,22 +10,38 @@ from typing import ParamSpec, TypeVar
 
 from .. import errors
 from .heads import SqliteHeads
-from .sqlite_loads import TooMany
 from .store import Store
-from .values import Adaptation, Change, Event, Key, Loaded, NewState, State, Summary
+from .values import Adaptation, Change, Event, Key, Loaded, NewState, Statistics, Summary
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-MOST_EXAMPLES = 256
-"""Of an adaptation that is loaded where the caller stands: more would hold the event loop up."""
+QUICK_S = 0.0005
+"""A load that takes no longer is best done where the caller stands: in a thread it takes as much of the event loop."""
 
-SLOW_S = 0.002
-"""A load that took longer waited for a disk, most likely."""
+SHARE = 0.1
+"""Of its time that the event loop may wait for loads that are slower: a disk is read, most likely."""
 
-RESTING = 32
-"""Loads that are left to threads after a slow one."""
+SAVED_S = 0.02
+"""Of waiting that may be saved up."""
+
+
+class _Patience:
+    """How long the event loop may still wait for the store."""
+
+    def __init__(self) -> None:
+        self._left = SAVED_S
+        self._at = time.monotonic()
+
+    def is_spent(self, now: float) -> bool:
+        self._left = min(SAVED_S, self._left + SHARE * (now - self._at))
+        self._at = now
+        return self._left <= 0
+
+    def spend(self, seconds: float) -> None:
+        if seconds > QUICK_S:
+            self._left -= seconds
 
 
 class _Lane:
@@ -66,18 +82,19 @@ class AsyncStore:
             max_waiting: Reads, and as many writes, that run or wait before more are refused (`Overloaded`).
         """
         self._store = store
-        self._heads = None if store.file is None else SqliteHeads(store.file)
+        self._heads = None if store.file is None else SqliteHeads(store.file, store.generation)
         self._loads = store.loads
-        self._resting = 0
+        self._patience = _Patience()
         self._reads = _Lane("store-read", readers, max_waiting)
         self._writes = _Lane("store-write", 1, max_waiting)
 
+    def as_of(self) -> int | None:
+        """As `SqliteHeads.as_of`; None for other databases."""
+        return None if self._heads is None else self._heads.as_of()
+
     def head_now(self, key: Key) -> int | None:
         """The current revision of an adaptation in SQLite; None where there is none, or it cannot be told at once."""
-        if self._heads is None:
-            return None
-        revision = self._heads.find_one(key)
-        return (self._heads.find([key]) or {}).get(key) if revision is None else revision
+        return None if self._heads is None else (self._heads.find([key]) or {}).get(key)
 
     async def heads(self, keys: Sequence[Key]) -> dict[Key, int]:
         """As `Store.heads`; a few of SQLite are looked up right here."""
@@ -88,28 +105,25 @@ class AsyncStore:
         """As `Store.get`."""
         return await self._reads.run(self._store.get, key)
 
-    async def state(self, key: Key, digest: str) -> State | None:
-        """As `Store.state`."""
-        return await self._reads.run(self._store.state, key, digest)
+    async def statistics(self, key: Key, digest: str) -> Statistics | None:
+        """As `Store.statistics`."""
+        return await self._reads.run(self._store.statistics, key, digest)
 
     def load_now(self, key: Key, digest: str) -> Loaded | None:
         """As `load`, right here: a change of threads costs more. None where there is nothing, or it cannot be told.
 
-        What SQLite reads is in memory as a rule. Where it is not, this is left to threads for a while.
+        What SQLite reads is in memory as a rule. Where it is not, this is left to threads before the event loop waits
+        for a large part of its time.
         """
-        if self._loads is None:
+        started = time.monotonic()
+        if self._loads is None or self._patience.is_spent(started):
             return None
-        if self._resting:
-            self._resting -= 1
-            return None
-        started = time.perf_counter()
         try:
-            return self._loads.load(key, digest, MOST_EXAMPLES)
-        except (sqlite3.Error, TooMany):
+            return self._loads.load(key, digest)
+        except sqlite3.Error:
             return None
         finally:
-            if time.perf_counter() - started > SLOW_S:
-                self._resting = RESTING
+            self._patience.spend(time.monotonic() - started)
 
     async def load(self, key: Key, digest: str) -> Loaded | None:
         """As `Store.load`."""

@@ -1,35 +1,23 @@
-"""What a prediction needs of a stored adaptation, read from SQLite in two statements without an engine around them.
+"""What a prediction needs of a stored adaptation, read from SQLite in one statement without an engine around it.
 
 Where the cache holds fewer states than there are users, many calls read one, and building the statements, connections
 and rows of the general path takes several times as long as SQLite does.
 """
 
 import json
-import logging
 import sqlite3
 import threading
 
-from .changes import checksum
+from .changes import whole
 from .sqlite_reading import reading
-from .tables import ADAPTATIONS, EXAMPLES, STATES
-from .values import Key, Loaded, State, text_label
+from .tables import ADAPTATIONS, STATES
+from .values import Key, Loaded, State
 
-LOG = logging.getLogger(__name__)
-
-_HEAD = (
-    "SELECT a.revision, a.labels, a.descriptor, s.statistics, s.phi, s.checksum "  # noqa: S608 (constants)
+_LOAD = (
+    "SELECT a.revision, s.phi, s.checksum, s.labels, s.shots, s.task, s.described "  # noqa: S608 (constants)
     f"FROM {ADAPTATIONS.name} a LEFT JOIN {STATES.name} s ON s.tenant = a.tenant AND s.model = a.model AND s.id = a.id "
     "AND s.revision = a.revision AND s.digest = ? WHERE a.tenant = ? AND a.model = ? AND a.id = ?"
 )
-_EXAMPLES = (
-    f"SELECT label, weight FROM {EXAMPLES.name} "  # noqa: S608 (constants)
-    "WHERE tenant = ? AND model = ? AND id = ? ORDER BY position LIMIT ?"
-)
-_ALL = -1
-
-
-class TooMany(Exception):
-    """The adaptation has more examples than were asked for."""
 
 
 class SqliteLoads:
@@ -44,43 +32,19 @@ class SqliteLoads:
         self._own = threading.local()
         self._all: list[sqlite3.Connection] = []
 
-    def load(self, key: Key, digest: str, most: int | None = None) -> Loaded | None:
+    def load(self, key: Key, digest: str) -> Loaded | None:
         """As `Store.load`.
-
-        Args:
-            key: Which adaptation.
-            digest: Of the bundle.
-            most: Examples that it may have; None: any number.
 
         Raises:
             sqlite3.Error: SQLite cannot answer at once, whatever the reason: the general path waits, and tells.
-            TooMany: it has more examples.
         """
-        limit = _ALL if most is None else most + 1
-        connection = self._connection()
-        try:
-            connection.execute("BEGIN")  # both statements see one moment
-            head = connection.execute(_HEAD, (digest, key.tenant, key.model, key.id)).fetchone()
-            names = key.tenant, key.model, key.id
-            rows = [] if head is None else connection.execute(_EXAMPLES, (*names, limit)).fetchall()
-        finally:
-            if connection.in_transaction:
-                connection.execute("COMMIT")
-        if head is None:
+        row = self._connection().execute(_LOAD, (digest, *key)).fetchone()
+        if row is None:
             return None
-        if most is not None and len(rows) > most:
-            raise TooMany
-        revision, labels, descriptor, statistics, phi, known = head
-        whole = phi is not None and checksum(statistics, phi) == known
-        if phi is not None and not whole:
-            LOG.warning("the state of %s for bundle %s is damaged and will be rebuilt", key, digest)
-        return Loaded(
-            revision=revision,
-            labels=tuple(json.loads(labels)),
-            descriptor=None if descriptor is None else json.loads(descriptor),
-            examples=tuple([(text_label(label), weight) for label, weight in rows]),
-            state=State(digest, revision, statistics, phi) if whole else None,
-        )
+        revision, phi, checksum, labels, shots, task, described = row
+        if phi is None or not whole(key, digest, phi, checksum):
+            return Loaded(revision, None)
+        return Loaded(revision, State(digest, phi, tuple(json.loads(labels)), shots, task, bool(described)))
 
     def _connection(self) -> sqlite3.Connection:
         found: sqlite3.Connection | None = getattr(self._own, "connection", None)

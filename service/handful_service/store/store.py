@@ -11,12 +11,26 @@ from typing import Any
 from sqlalchemy import Connection, Engine, and_, bindparam, delete, func, select, text
 from sqlalchemy.exc import DBAPIError
 
-from .changes import checksum, chunks, lock, put_features, put_state, write
+from .changes import checksum, chunks, lock, put_features, put_state, whole, write
 from .database import Database, available, upgrade
+from .generation import Generation
 from .mine import mine, named
 from .sqlite_loads import SqliteLoads
-from .tables import ADAPTATIONS, EVENTS, EXAMPLES, FEATURES, STATES
-from .values import Adaptation, Change, Event, Example, Key, Loaded, NewState, RevisionMoved, State, Summary, text_label
+from .tables import ADAPTATIONS, EVENTS, EXAMPLES, FEATURES, STATES, STATISTICS
+from .values import (
+    Adaptation,
+    Change,
+    Event,
+    Example,
+    Key,
+    Loaded,
+    NewState,
+    RevisionMoved,
+    State,
+    Statistics,
+    Summary,
+    text_label,
+)
 
 LOG = logging.getLogger(__name__)
 
@@ -30,9 +44,16 @@ SUMMARY = select(
     .scalar_subquery()
     .label("examples"),
 )
-STATE = (
-    select(STATES.c.digest, STATES.c.revision, STATES.c.statistics, STATES.c.phi, STATES.c.checksum)
-    .join(ADAPTATIONS, and_(*(STATES.c[name] == ADAPTATIONS.c[name] for name in ("tenant", "model", "id", "revision"))))
+CURRENT = and_(*(STATES.c[name] == ADAPTATIONS.c[name] for name in ("tenant", "model", "id", "revision")))
+LOAD = (
+    select(ADAPTATIONS.c.revision.label("current"), STATES)
+    .join_from(ADAPTATIONS, STATES, and_(CURRENT, STATES.c.digest == bindparam("of_digest")), isouter=True)
+    .where(mine(ADAPTATIONS))
+)
+ITS_STATISTICS = (
+    select(STATES.c.revision, STATISTICS.c.value, STATISTICS.c.checksum)
+    .join(ADAPTATIONS, CURRENT)
+    .join(STATISTICS, and_(*(STATES.c[name] == STATISTICS.c[name] for name in ("tenant", "model", "id", "digest"))))
     .where(mine(STATES), STATES.c.digest == bindparam("of_digest"))
 )
 HEADS = select(ADAPTATIONS.c.id, ADAPTATIONS.c.revision).where(
@@ -108,17 +129,6 @@ class Store:
             descriptor=head.descriptor,
         )
 
-    def state(self, key: Key, digest: str) -> State | None:
-        """φ of the current revision for a bundle, if it is stored and undamaged."""
-        with self._connected(self._database.single) as connection:
-            row = connection.execute(STATE, named(key) | {"of_digest": digest}).one_or_none()
-        if row is None:
-            return None
-        if checksum(row.statistics, row.phi) != row.checksum:
-            LOG.warning("the state of %s for bundle %s is damaged and will be rebuilt", key, digest)
-            return None
-        return State(row.digest, row.revision, row.statistics, row.phi)
-
     def load(self, key: Key, digest: str) -> Loaded | None:
         """What a prediction with a bundle needs of an adaptation; None if there is no such adaptation."""
         if self.loads is not None:
@@ -126,12 +136,24 @@ class Store:
                 return self.loads.load(key, digest)
             except sqlite3.Error:
                 pass  # it waits below, or is told what is wrong
-        adaptation, state = self.get(key), self.state(key, digest)
-        if adaptation is None:
+        with self._connected(self._database.single) as connection:
+            row = connection.execute(LOAD, named(key) | {"of_digest": digest}).one_or_none()
+        if row is None:
             return None
-        examples = tuple([(example.label, example.weight) for example in adaptation.examples])
-        current = state if state is not None and state.revision == adaptation.revision else None
-        return Loaded(adaptation.revision, adaptation.labels, adaptation.descriptor, examples, current)
+        if row.phi is None or not whole(key, digest, row.phi, row.checksum):
+            return Loaded(row.current, None)
+        return Loaded(row.current, State(digest, row.phi, tuple(row.labels), row.shots, row.task, row.described))
+
+    def statistics(self, key: Key, digest: str) -> Statistics | None:
+        """What the state of the current revision for a bundle came from, if it is stored and undamaged."""
+        with self._connected(self._database.single) as connection:
+            row = connection.execute(ITS_STATISTICS, named(key) | {"of_digest": digest}).one_or_none()
+        if row is None:
+            return None
+        if checksum(row.value) != row.checksum:
+            LOG.warning("the statistics of %s for bundle %s are damaged and will be summed again", key, digest)
+            return None
+        return Statistics(row.revision, row.value)
 
     def features(self, key: Key, digest: str) -> dict[str, bytes]:
         """The stored features of the examples for a bundle, by example id; damaged ones are left out."""
@@ -169,7 +191,7 @@ class Store:
         return revision
 
     def save_state(self, key: Key, revision: int, state: NewState, features: Mapping[str, bytes]) -> bool:
-        """Stores a rebuilt φ, and features of its examples, without a new revision.
+        """Stores a rebuilt state, and features of its examples, without a new revision.
 
         Returns:
             False, with nothing stored, if the revision is no longer the current one.
@@ -178,7 +200,7 @@ class Store:
             if lock(connection, key) != revision:
                 return False
             put_state(connection, key, state, revision)
-            put_features(connection, key, state.digest, features)
+            put_features(connection, key, state.state.digest, features)
         return True
 
     def delete(self, key: Key, *, expected: int | None) -> bool:
@@ -213,6 +235,11 @@ class Store:
         return [_summary(row) for row in rows]
 
     @property
+    def generation(self) -> Generation | None:
+        """What every commit moves, where the database is a file of SQLite."""
+        return self._database.generation
+
+    @property
     def file(self) -> str | None:
         """The path of the database, where it is a file of SQLite."""
         return self._database.file
@@ -241,8 +268,11 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
-        with available(), self._database.writer.begin() as connection:
-            yield connection
+        try:
+            with available(), self._database.writer.begin() as connection:
+                yield connection
+        finally:
+            self._database.tell()
 
 
 def _example(row: Any) -> Example:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -18,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD_REVISION = "0002"
+HEAD_REVISION = "0003"
 """The newest migration. Known here, a start on an up-to-date database need not import Alembic (0.3 s)."""
 
 METADATA = MetaData()
@@ -107,9 +108,22 @@ STATES = Table(
     METADATA,
     *_key("digest"),
     Column("revision", BigInteger, nullable=False),
-    Column("statistics", LargeBinary),
-    Column("phi", LargeBinary, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("shots", Double, nullable=False),
+    Column("task", Text),
+    Column("described", Boolean, nullable=False),
     Column("checksum", Text, nullable=False),
+    Column("phi", LargeBinary, nullable=False),
+    _belongs_to("adaptations"),
+)
+
+# Apart from the states: predictions, which are many, need none.
+STATISTICS = Table(
+    "statistics",
+    METADATA,
+    *_key("digest"),
+    Column("checksum", Text, nullable=False),
+    Column("value", LargeBinary, nullable=False),
     _belongs_to("adaptations"),
 )
 

@@ -94,22 +94,23 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
-class NewState:
-    """φ, and the statistics it came from where the learner has them, for the bundle with this digest."""
+class State:
+    """φ for the bundle with this digest, and what reading its predictions needs, as `TaskState` has it."""
 
     digest: str
-    statistics: bytes | None
     phi: bytes
+    labels: tuple[str | None, ...]
+    shots: float
+    task: str | None = None
+    described: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """φ as it is stored: for a bundle (`digest`) and a revision of the adaptation."""
+class NewState:
+    """A state, and the statistics that it came from where the learner has them."""
 
-    digest: str
-    revision: int
+    state: State
     statistics: bytes | None
-    phi: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +118,19 @@ class Loaded:
     """What a prediction needs of an adaptation.
 
     Attributes:
-        labels: As `Adaptation` has them.
-        descriptor: As `Adaptation` has it.
-        examples: The label and the weight of each, in the order of events.
-        state: φ of this revision for the bundle that was asked for; None where there is none, or a damaged one.
+        state: Of this revision for the bundle that was asked for; None where there is none, or a damaged one.
     """
 
     revision: int
-    labels: tuple[str | None, ...]
-    descriptor: Mapping[str, Any] | None
-    examples: tuple[tuple[Label, float], ...]
     state: State | None
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What the state of a revision came from."""
+
+    revision: int
+    value: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,7 @@ class Change:
         put: Examples to add or correct, in the order of events; after `remove`.
         remove: Ids of examples to drop; unknown ones are passed over.
         events: Events to remember.
-        state: φ of the new revision. States of the old one are dropped, for all bundles.
+        state: Of the new revision. States of the old one are dropped, for all bundles.
         digest: The bundle that made the features in `put`.
         descriptor: What the task is that learning starts from, after the change.
     """
