@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
+from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
@@ -31,6 +32,13 @@ from .settings import Settings
 log = logging.getLogger("handful.service")
 
 _EXEMPT = frozenset({health.LIVE, health.READY, health.METRICS})
+
+
+class AppState(State):
+    """What the app knows, as attributes like those of any other object: each call reads some, in less time."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
 
 def create_app(
@@ -73,6 +81,7 @@ def create_app(
         responses=PROBLEM_ANSWERS,
         redirect_slashes=False,  # a path with a slash too many is a problem like any other unknown one
     )
+    app.state = AppState()
     app.state.service, app.state.draining, app.state.metrics = None, False, metrics
     app.state.blocked = None
     app.state.guard = Guard(settings.keys)

@@ -24,12 +24,16 @@ class Metrics:
 
     Args:
         folder: Where the processes of a server keep what each of them counts; None: there is one process.
+
+    Attributes:
+        under_way: Requests at work in this process.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         if folder is not None:
             keep_in(folder)
         self._folder = folder
+        self.under_way = 0
         self._noted: deque[tuple[Callable[[float], None], float]] = deque()
         self._settle_at: asyncio.Handle | None = None
         self._answered: dict[tuple[str, str, int], Callable[[float], None]] = {}
@@ -101,6 +105,7 @@ class Metrics:
     def settle(self) -> None:
         """Count all that was noted: many at a time take less than each where it happens, between other work."""
         self._settle_at = None
+        self.in_flight.set(self.under_way)
         for _ in range(len(self._noted)):
             counted, value = self._noted.popleft()
             counted(value)

@@ -69,14 +69,12 @@ class Porter:
     def __init__(self, limits: DoorLimits, metrics: Metrics) -> None:
         self.limits = limits
         self._metrics = metrics
-        self._in_flight = 0
         self._patience = Patience(limits.deadline_ms / 1000)
 
     def enter(self, headers: Headers) -> Passage:
         """A request that came; `leave` has to follow, however it goes."""
         started = time.monotonic()
-        self._in_flight += 1
-        self._metrics.in_flight.inc()
+        self._metrics.under_way += 1
         return Passage(_request_id(headers), started, Call(started + self.limits.deadline_ms / 1000))
 
     async def guard(
@@ -145,12 +143,11 @@ class Porter:
     def leave(self, passage: Passage, method: str, route: str) -> None:
         """Count and log a request that is over."""
         self._patience.finish(passage)
-        self._in_flight -= 1
-        self._metrics.in_flight.dec()
+        self._metrics.under_way -= 1
         seconds = time.monotonic() - passage.started
         # Only methods that a route has are labels: others are the client's invention, without end.
         known = route != UNMATCHED and passage.status != METHOD_NOT_ALLOWED.status
-        busy = self._in_flight > 0
+        busy = self._metrics.under_way > 0
         self._metrics.answered(method if known else "any", route, passage.status, seconds, busy=busy)
         if log.isEnabledFor(logging.INFO):
             more = {"method": method, "route": route, "status": passage.status, "ms": round(1000 * seconds, 2)}
@@ -167,8 +164,9 @@ class Porter:
             raise errors.TooLarge(f"has {size} bytes or more", field="body", allowed=f"at most {limit} bytes")
 
     def _admit(self, headers: Headers, exempt: bool) -> None:
-        if self._in_flight > self.limits.max_in_flight and not exempt:
-            raise errors.Overloaded(f"{self._in_flight} calls are at work", allowed=f"{self.limits.max_in_flight}")
+        under_way = self._metrics.under_way
+        if under_way > self.limits.max_in_flight and not exempt:
+            raise errors.Overloaded(f"{under_way} calls are at work", allowed=f"{self.limits.max_in_flight}")
         length = headers.get(b"content-length", b"")
         if length.isdigit():
             self.check_size(int(length))

@@ -51,9 +51,10 @@ class _WorkerServer(Server):
         self.started = True
 
     async def on_tick(self, counter: int) -> bool:
-        """What is told now and then: connections that could not be told at once, and what the caches hold."""
+        """What is told now and then: connections that could not be told at once, what goes on, what the caches hold."""
         if self._taker is not None:
             self._taker.tell()
+        self._app.state.metrics.settle()
         if counter % TICKS_PER_LOOK == 0 and self._app.state.service is not None:
             self._app.state.service.observe_caches()
         return await super().on_tick(counter)
