@@ -120,9 +120,10 @@ def test_the_least_recently_used_goes_when_there_is_no_room(on: On, monkeypatch:
 
 
 def test_one_that_is_larger_than_the_room_and_any_without_room_are_not_kept(on: On) -> None:
-    key = ("default", "digest", b"x" * 2**17)
+    key = ("default", "digest", True, b"x" * 2**17)
     state: Any = type("Learned", (), {"state": type("State", (), {"arrays": {}})()})()
     on.known.keep(key, state)
     assert on.known.find(key) is None
     nothing = RepeatedSupports(0)
     assert nothing.key(Caller(), None, [], None) is None  # type: ignore[arg-type]
+    assert nothing.key_of(Caller(), None, b"x") is None  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from ..errors import NotAccepted
 from .describing import check_named
 from .models import Served
 from .reading import ReadOptions, check_options
-from .refs import Base, ByAdaptation, BySupport, ByTask, Named, TaskRef
+from .refs import Base, ByAdaptation, ByLearned, BySupport, ByTask, Named, TaskRef
 
 _REFUSALS = {
     "base": "no task is named",
@@ -69,6 +69,8 @@ def check_task(served: Served, task: TaskRef, options: ReadOptions) -> None:
     elif isinstance(task, ByAdaptation):
         if served.accepts.isdisjoint(("support", "task+support")):
             must_accept(served, "support", task.field)
+    elif isinstance(task, ByLearned):
+        return  # for it was taken before
     else:
         must_accept(served, "base", task.field)
 

@@ -2,40 +2,26 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 from pydantic_core import to_json
 
 from ..errors import SupportSetInvalid
-from ..task import Arrays, Caller, TaskState
+from ..task import Arrays, Caller
 from .accepting import start
 from .decoding import Decoders
 from .describing import decode_named, described_state
 from .models import Served
 from .preparing import check_ways, checked, state_of
-from .refs import BySupport, Named
+from .refs import BySupport, Learned, Named
 from .supports import Labelled
 
 ENTRY_BYTES = 1024
 """About what is kept of a support set beside its content and the arrays of its state."""
 
-Key = tuple[str, str, bytes]
-"""Tenant, digest of the bundle, and the whole content of a support set: it is compared in full, not by a hash."""
-
-
-@dataclass(frozen=True, slots=True)
-class Learned:
-    """What a support set came to.
-
-    Attributes:
-        folded: Fields whose category was folded to «other»: of the task that learning started from.
-        taught: The same of each example.
-    """
-
-    state: TaskState
-    folded: tuple[str, ...]
-    taught: tuple[tuple[str, ...], ...]
+Key = tuple[str, str, bool, bytes]
+"""Tenant, digest of the bundle, and the whole content of a support set, as it came or as it was read: it is compared in
+full, not by a hash."""
 
 
 class RepeatedSupports:
@@ -59,7 +45,11 @@ class RepeatedSupports:
             return None
         content = [[example.input, example.label, example.weight] for example in examples]
         parts = None if named is None else named.parts
-        return caller.tenant, served.digest, to_json([content, parts], inf_nan_mode="constants")
+        return caller.tenant, served.digest, False, to_json([content, parts], inf_nan_mode="constants")
+
+    def key_of(self, caller: Caller, served: Served, content: bytes) -> Key | None:
+        """The same of one that comes as it came before, to the byte."""
+        return (caller.tenant, served.digest, True, content) if self._budget else None
 
     def find(self, key: Key | None) -> Learned | None:
         """What a support set came to, if that is known."""
@@ -79,7 +69,21 @@ class RepeatedSupports:
 
 
 def _bytes(key: Key, learned: Learned) -> int:
-    return len(key[2]) + sum(array.nbytes for array in learned.state.arrays.values()) + ENTRY_BYTES
+    return len(key[3]) + sum(array.nbytes for array in learned.state.arrays.values()) + ENTRY_BYTES
+
+
+def folded_fields(learned: Learned, field: str) -> tuple[str, ...]:
+    """The folded fields of the examples of a support set, by their place in the request.
+
+    Args:
+        learned: What it came to.
+        field: Its place.
+    """
+    return tuple(
+        chain.from_iterable(
+            [f"{field}[{place}].input.{name}" for name in names] for place, names in enumerate(learned.taught) if names
+        )
+    )
 
 
 class Lesson:
@@ -103,7 +107,10 @@ class Lesson:
         self._named = start(served, task.named, task.field)
         rules = served.rules(self._named.id, described=True) if self._named is not None else served.rules()
         self._examples = checked(task.examples, rules, task.field)
-        self._key = known.key(caller, served, self._examples, self._named)
+        if task.content is None:
+            self._key = known.key(caller, served, self._examples, self._named)
+        else:
+            self._key = known.key_of(caller, served, task.content)
         self._learned = known.find(self._key)
         self._features: Arrays | None = None
         self._taught: tuple[tuple[str, ...], ...] = ()
@@ -125,14 +132,7 @@ class Lesson:
     @property
     def folded(self) -> tuple[str, ...]:
         """The folded fields of the examples, by their place in the request; once it is learned."""
-        taught = () if self._learned is None else self._learned.taught
-        return tuple(
-            chain.from_iterable(
-                [f"{example.field}.input.{name}" for name in names]
-                for example, names in zip(self._examples, taught, strict=False)
-                if names
-            )
-        )
+        return () if self._learned is None else folded_fields(self._learned, self._task.field)
 
     async def learned(self) -> Learned:
         """The state that the examples define.

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from ..bundle.bundle import Bundle
 from ..bundle.manifest import Manifest
@@ -21,6 +21,10 @@ VersionRef = int | str | None
 
 MOST_READINGS = 4096
 """Ways of reading that a bundle keeps at hand: one for each set of labels and shots that users have."""
+
+
+Usual = Literal["numbers", "strings"]
+"""What an input of most models is: a list of numbers, or a string."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,15 @@ class Served:
         return not self.slowly_decoded or is_quick(values, self.manifest)
 
     @cached_property
-    def takes_floats(self) -> bool:
-        """Whether an input is one list of numbers."""
-        specs = list(self.manifest.inputs.values())
-        return len(specs) == 1 and specs[0].kind == "tensor" and specs[0].dtype == "float32" and len(specs[0].axes) == 1
+    def usual(self) -> Usual | None:
+        """What an input is: one list of numbers, or a string; None where it is something else."""
+        if len(self.manifest.inputs) > 1:
+            return None
+        (spec,) = self.manifest.inputs.values()
+        if spec.kind in ("image", "text"):
+            return "strings"
+        is_list = spec.kind == "tensor" and spec.dtype == "float32" and len(spec.axes) == 1
+        return "numbers" if is_list else None
 
     @cached_property
     def base_key(self) -> Hashable:

@@ -14,7 +14,7 @@ from .describing import find_described, pin_described
 from .learning import Lesson
 from .models import Served
 from .preparing import base_state
-from .refs import Base, ByAdaptation, ByTask, Named, TaskRef
+from .refs import Base, ByAdaptation, ByLearned, ByTask, Named, TaskRef
 
 Used = Literal["personal", "base", "support", "task"]
 
@@ -177,6 +177,8 @@ def find(
     if isinstance(task, Base):
         held = pins.find(served.base_key)
         return None if held is None else Pinned(held, "base")
+    if isinstance(task, ByLearned):
+        return Pinned(pins.borrow(task.learned.state), "support", folded=task.learned.folded)
     if isinstance(task, ByTask) and len(task.names) == 1:
         held = find_described(pins, served, task.names[0])
         return None if held is None else Pinned(held, "task")

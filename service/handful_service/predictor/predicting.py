@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from ..cache import Pins
@@ -13,13 +13,13 @@ from ..task import Array, Arrays, Caller
 from .accepting import check_task, resolved
 from .decoding import Decoders
 from .direct import Direct
-from .learning import Lesson, RepeatedSupports
+from .learning import Lesson, RepeatedSupports, folded_fields
 from .models import Served
 from .outcomes import Outcome, Prediction, check_readable, predictions
 from .pinning import Pinned, Pinning, StoredStates, Wanted, find
 from .preparing import encode
 from .reading import Answer, Reading, ReadOptions, read
-from .refs import Ask, ByAdaptation, BySupport
+from .refs import Ask, ByAdaptation, ByLearned, BySupport
 
 
 @dataclass(slots=True)
@@ -108,7 +108,22 @@ class Predictor:
             state = find(pins, caller, served, self._states, ask.task, options.min_revision)
             if state is None:
                 return None
-            return _on_its_way(call, served, ask, state, pins, options)
+            taught = folded_fields(ask.task.learned, ask.task.field) if isinstance(ask.task, ByLearned) else ()
+            return _on_its_way(call, served, ask, state, pins, options, taught)
+
+    def recalled(self, caller: Caller, served: Served, ask: Ask, content: bytes) -> Ask | None:
+        """An ask with what its support set comes to; None where that is not known, or not all that it needs.
+
+        Args:
+            caller: Who asks.
+            served: The model.
+            ask: The inputs.
+            content: The support set as it came.
+        """
+        learned = self._known.find(self._known.key_of(caller, served, content))
+        if learned is None or not _needs_a_run(served, [ask], PredictOptions()):
+            return None
+        return replace(ask, task=ByLearned(learned))
 
     async def answers(
         self, caller: Caller, served: Served, asks: Sequence[Ask], options: PredictOptions

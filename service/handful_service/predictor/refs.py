@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..task import TaskState
 from .supports import Labelled
 
 
@@ -59,11 +60,35 @@ class BySupport:
 
     Attributes:
         named: The task that learning starts from, if one is described.
+        content: The examples as they came, where they would come so again.
     """
 
     examples: tuple[Labelled, ...]
     field: str = "support"
     named: Named | None = None
+    content: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a support set came to.
+
+    Attributes:
+        folded: Fields whose category was folded to «other»: of the task that learning started from.
+        taught: The same of each example.
+    """
+
+    state: TaskState
+    folded: tuple[str, ...]
+    taught: tuple[tuple[str, ...], ...]
+
+
+@dataclass(slots=True)
+class ByLearned:
+    """The task is defined by the examples of this call, which came before, to the byte: what they came to is known."""
+
+    learned: Learned
+    field: str = "support"
 
 
 @dataclass(slots=True)
@@ -73,7 +98,7 @@ class Base:
     field: str = "task"
 
 
-TaskRef = ByAdaptation | ByTask | BySupport | Base
+TaskRef = ByAdaptation | ByTask | BySupport | ByLearned | Base
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
 """`POST /v1/models/{model}/predict`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -13,14 +14,14 @@ from ..predictor.direct import Direct
 from ..predictor.models import Served
 from ..predictor.outcomes import Outcome
 from ..predictor.predicting import PredictOptions
-from ..predictor.refs import Ask
+from ..predictor.refs import Ask, BySupport
 from ..schemas import PredictRequest
 from ..task import Caller
 from .answering import answer_json
 from .asking import USUAL, asks_of, options_of, refuse_too_many, task_of
 from .bodies import parsed
 from .common import ModelName, PredictCaller, ServiceDep
-from .usual import fields_of, usual_ask
+from .usual import fields_of, support_in, usual_ask
 from .wire import (
     Wire,
     check_media,
@@ -113,15 +114,26 @@ def prepared(service: Service, caller: Caller, call: Call | None, model: str, wi
     if wire.query:
         check_query(wire.query)
     served = service.models.newest(model)
-    if served is not None and served.takes_floats:
-        usual = usual_ask(wire.content, service.most_inputs)
-        if usual is not None:
-            return Prepared(service, caller, call, model, served, (usual,), USUAL)
+    usual = None if served is None else served.usual
+    if served is not None and usual is not None:
+        recalled = partial(service.predictor.recalled, caller, served)
+        ask = usual_ask(wire.content, usual, service.most_inputs, recalled)
+        if ask is not None:
+            return Prepared(service, caller, call, model, served, (ask,), USUAL)
     request = parsed(PredictRequest, wire.content)
     asks = asks_of(request, service.max_rows_per_call)
     refuse_too_many(asks, service.max_queued_rows)
+    if usual is not None and request.support:
+        asks = [_to_recall(asks[0], wire.content)]
     options = options_of(request.options, partial=request.partial)
     return Prepared(service, caller, call, model, service.models.version(model, request.version), asks, options)
+
+
+def _to_recall(ask: Ask, content: bytes) -> Ask:
+    """An ask with its support set as it came, by which it is recalled if it comes again."""
+    if not isinstance(ask.task, BySupport) or ask.task.named is not None:
+        return ask
+    return replace(ask, task=replace(ask.task, content=support_in(content)))
 
 
 def _of_tensor(service: Service, caller: Caller, call: Call | None, model: str, wire: Wire) -> Prepared:
