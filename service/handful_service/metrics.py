@@ -1,8 +1,9 @@
 """What is counted, in Prometheus' form. No label names an adaptation or a tenant."""
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from bisect import bisect_left
+from collections import Counter as Counts
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -13,10 +14,49 @@ from .shared_values import keep_in
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 SETTLE_S = 0.05
-"""How long what was noted may wait until it is counted."""
+"""How long what was noted waits until it is counted: `/metrics` of this process does not wait for it."""
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class _Notes:
+    """Values that wait to be counted, all of them at once.
+
+    Args:
+        count: Counts some.
+
+    Attributes:
+        note: Takes a value, in whatever thread.
+    """
+
+    def __init__(self, count: Callable[[Sequence[float]], None]) -> None:
+        self._count = count
+        self._values: list[float] = []
+        self.note = self._values.append
+
+    def settle(self) -> None:
+        """Count what was noted."""
+        if self._values:
+            values = self._values[:]
+            del self._values[: len(values)]  # others may have come
+            self._count(values)
+
+
+def _observer(histogram: Histogram) -> Callable[[Sequence[float]], None]:
+    """What observes some values as `observe` does each of them, which takes much longer.
+
+    Args:
+        histogram: With its labels.
+    """
+    bounds, buckets, total = histogram._upper_bounds, histogram._buckets, histogram._sum
+
+    def observe(values: Sequence[float]) -> None:
+        total.inc(sum(values))
+        for place, count in Counts([bisect_left(bounds, value) for value in values]).items():
+            buckets[place].inc(count)
+
+    return observe
 
 
 class Metrics:
@@ -34,7 +74,7 @@ class Metrics:
             keep_in(folder)
         self._folder = folder
         self.under_way = 0
-        self._noted: deque[tuple[Callable[[float], None], float]] = deque()
+        self._notes: list[_Notes] = []
         self._settle_at: asyncio.Handle | None = None
         self._answered: dict[tuple[str, str, int], Callable[[float], None]] = {}
         self.registry = CollectorRegistry()
@@ -75,49 +115,53 @@ class Metrics:
             "handful_worker_restarts", "Workers started in place of one that ended.", registry=self.registry
         )
 
-    def answered(self, method: str, route: str, status: int, seconds: float, *, busy: bool = False) -> None:
-        """Note an answered request, to be counted when its answer is sent, or, while others are under way, later."""
+    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Note an answered request, to be counted a little later."""
         key = (method, route, status)
         found = self._answered.get(key)
         if found is None:
             found = self._answered[key] = self._counting(method, route, status)
-        self._noted.append((found, seconds))
+        found(seconds)
         if self._settle_at is None:
-            self._settle_soon(busy)
+            self._settle_soon()
 
     def _counting(self, method: str, route: str, status: int) -> Callable[[float], None]:
-        count, times = self.requests.labels(method, route, status), self.seconds.labels(route)
+        number, observe = self.requests.labels(method, route, status), _observer(self.seconds.labels(route))
 
-        def counted(seconds: float) -> None:
-            count.inc()
-            times.observe(seconds)
+        def count(seconds: Sequence[float]) -> None:
+            number.inc(len(seconds))
+            observe(seconds)
 
-        return counted
+        return self._noting(count)
 
-    def _settle_soon(self, busy: bool) -> None:
+    def _noting(self, count: Callable[[Sequence[float]], None]) -> Callable[[float], None]:
+        notes = _Notes(count)
+        self._notes = [*self._notes, notes]
+        return notes.note
+
+    def _settle_soon(self) -> None:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # nobody would do it later
             self.settle()
         else:
-            self._settle_at = loop.call_later(SETTLE_S, self.settle) if busy else loop.call_soon(self.settle)
+            self._settle_at = loop.call_later(SETTLE_S, self.settle)
 
     def settle(self) -> None:
         """Count all that was noted: many at a time take less than each where it happens, between other work."""
         self._settle_at = None
         self.in_flight.set(self.under_way)
-        for _ in range(len(self._noted)):
-            counted, value = self._noted.popleft()
-            counted(value)
+        for notes in self._notes:
+            notes.settle()
 
     def batch_observer(self, model: str) -> Callable[[str, int], None]:
         """A function that is told the graph and rows of each batch of a model."""
-        found: dict[str, Histogram] = {}
+        found: dict[str, Callable[[float], None]] = {}
 
         def observe(graph: str, rows: int) -> None:
             if graph not in found:
-                found[graph] = self.batch_rows.labels(model, graph)
-            self._noted.append((found[graph].observe, rows))  # settled with the calls that it answers
+                found[graph] = self._noting(_observer(self.batch_rows.labels(model, graph)))
+            found[graph](rows)  # settled with the calls that it answers
 
         return observe
 

@@ -147,8 +147,7 @@ class Porter:
         seconds = time.monotonic() - passage.started
         # Only methods that a route has are labels: others are the client's invention, without end.
         known = route != UNMATCHED and passage.status != METHOD_NOT_ALLOWED.status
-        busy = self._metrics.under_way > 0
-        self._metrics.answered(method if known else "any", route, passage.status, seconds, busy=busy)
+        self._metrics.answered(method if known else "any", route, passage.status, seconds)
         if log.isEnabledFor(logging.INFO):
             more = {"method": method, "route": route, "status": passage.status, "ms": round(1000 * seconds, 2)}
             log.info("request", extra={"request_id": passage.request_id, **more})

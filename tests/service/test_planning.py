@@ -3,8 +3,11 @@
 import os
 import signal
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from handful_service.metrics import Metrics
 from handful_service.settings import Settings
@@ -82,6 +85,30 @@ def test_the_folder_of_metrics_is_private_and_goes_and_so_do_those_that_are_left
     assert list(tmp_path.iterdir()) == []
 
 
+@given(
+    st.lists(st.floats(0, 100) | st.sampled_from([0.001, 0.01, 0.5, 30.0]), max_size=30), st.lists(st.integers(0, 2000))
+)
+def test_what_is_counted_together_is_what_is_counted_one_by_one(seconds: list[float], rows: list[int]) -> None:
+    together, alone = Metrics(), Metrics()
+    observe = together.batch_observer("mail")
+    together._settle_at = Mock()  # nothing is counted before it is asked for
+    for value in seconds:
+        together.answered("POST", "/a", 200, value)
+        alone.requests.labels("POST", "/a", "200").inc()
+        alone.seconds.labels("/a").observe(value)
+    for count in rows:
+        observe("encode", count)
+        alone.batch_rows.labels("mail", "encode").observe(count)
+    assert numbers(together) == pytest.approx(numbers(alone))
+
+
+def numbers(metrics: Metrics) -> dict[str, float]:
+    """Every sample, but for the times at which they were made."""
+    lines = [line for line in metrics.text().decode().splitlines() if line and line[0] != "#"]
+    samples = dict(line.rsplit(" ", 1) for line in lines)
+    return {name: float(value) for name, value in samples.items() if "_created" not in name}
+
+
 @pytest.mark.usefixtures("metrics_in_memory")
 def test_metrics_of_processes_are_summed_and_those_of_dead_ones_stay(tmp_path: Path) -> None:
     dead = os.fork()
@@ -90,13 +117,13 @@ def test_metrics_of_processes_are_summed_and_those_of_dead_ones_stay(tmp_path: P
         for _ in range(60):
             metrics.answered("GET", "/a", 200, 0.02)
             metrics.batch_observer(f"model-{_}")("encode", 4)  # the file grows, and the former cells are true
-        metrics.in_flight.inc(5)
+        metrics.under_way = 5
         metrics.settle()
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(dead, 0)
     here = Metrics(tmp_path)
     here.answered("GET", "/a", 200, 3.0)
-    here.in_flight.inc()
+    here.under_way = 1
     assert sample(here, 'handful_requests_total{method="GET",route="/a",status="200"}') == 61
     assert sample(here, 'handful_request_seconds_count{route="/a"}') == 61
     assert sample(here, 'handful_request_seconds_sum{route="/a"}') == pytest.approx(4.2)
