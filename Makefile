@@ -44,7 +44,7 @@ load: $(TEST_ENV)/.installed
 	$(BIN)/python -m loadtests.load --json load.json --chart load.png
 	$(BIN)/python loadtests/conditioning.py
 
-# Side by side with other servers, each in an environment of its own under .peers/: about 25 minutes on two cores that
+# Side by side with other servers, each in an environment of its own under .peers/: about 40 minutes on two cores that
 # do nothing else, and 2 GB of disk. Needs wrk.
 load-peers: $(TEST_ENV)/.installed
 	$(BIN)/python -m loadtests.peers --out docs/results/peers

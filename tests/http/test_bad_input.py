@@ -96,11 +96,11 @@ def test_an_unknown_key_is_named_with_the_known_ones(small: Api) -> None:
 def test_an_internal_error_tells_nothing_but_the_request_id(
     small: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fail(*_: Any) -> None:
+    def fail(*_: Any) -> None:
         raise RuntimeError("a secret")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(small.service.predictor), "answers", fail)
+        patch.setattr(type(small.service.predictor), "direct", fail)
         refused = problem(small.predict(**GOOD), 500, "internal")
     assert "secret" not in str(refused)
     crash = next(record for record in caplog.records if record.name == "handful.crash")

@@ -174,3 +174,14 @@ def test_a_support_set_is_known_by_its_bytes(content: bytes, taken: bool) -> Non
         assert isinstance(wanted.task, BySupport)
         assert len(wanted.task.examples) == 2
         assert usual_ask_of(body, known=(SUPPORT.replace(b" ", b""), SUPPORT[:-1], b"")) is None
+
+
+@pytest.mark.parametrize(
+    "inputs", ["[NaN]", "[[1, Infinity]]", "[-Infinity]", '["\\ud83d\\ude00"]', "[1e999]", "[" * 150 + "]" * 150]
+)
+def test_whatever_the_wire_model_lets_through_beside_a_support_set_is_no_error(inputs: str) -> None:
+    content = b'{"inputs": %b, "support": %b}' % (inputs.encode(), SUPPORT)
+    parsed(PredictRequest, content)
+    assert support_in(content) in (None, SUPPORT)
+    for usual in ("numbers", "strings"):
+        usual_ask_of(content, usual, known=(SUPPORT,))

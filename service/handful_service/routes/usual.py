@@ -49,6 +49,8 @@ class _Support(msgspec.Struct, gc=False):
 _DECODERS = {"numbers": msgspec.json.Decoder(_Numbers).decode, "strings": msgspec.json.Decoder(_Strings).decode}
 _decode_support = msgspec.json.Decoder(_Support).decode
 
+_NOT_READ = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _FIELDS = tuple(f"inputs[{place}]" for place in range(64))
 """The places of the first inputs of a request: most calls have no more."""
 
@@ -70,7 +72,7 @@ def usual_ask(content: bytes, usual: Usual, most: int, recalled: Callable[[Ask, 
     """
     try:
         found = _DECODERS[usual](content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _NOT_READ:
         return None
     count = len(found.inputs)
     given = (found.adaptation is not None) + (found.task is not None) + bool(found.support)
@@ -87,6 +89,9 @@ def usual_ask(content: bytes, usual: Usual, most: int, recalled: Callable[[Ask, 
     return recalled(ask, bytes(found.support)) if found.support else ask
 
 
-def support_in(content: bytes) -> bytes:
-    """The support set as it stands in the body of a valid call that has one."""
-    return bytes(_decode_support(content).support)
+def support_in(content: bytes) -> bytes | None:
+    """The support set as it stands in the body of a valid call that has one; None where no usual call can have it."""
+    try:
+        return bytes(_decode_support(content).support)
+    except _NOT_READ:  # such as a NaN, which the wire model lets through for the codecs to refuse
+        return None
