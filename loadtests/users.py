@@ -4,7 +4,7 @@
     python -m loadtests.users --users 2000 --stored 5000 --seconds 1 --repetitions 1
 
 Each user has a head of her own on 128 given features, about 5 kB. The first thousand adaptations are made over HTTP,
-the rest are clones of them in the server's SQLite file (`cloning.py`), of about 22 kB each: a million take 22 GB of the
+the rest are clones of them in the server's SQLite file (`cloning.py`), of about 24 kB each: a million take 24 GB of the
 folder for temporary files. The server has one worker, an API key, and a cache for `--users` states; wrk sends over 64
 connections, and draws the user for every call.
 """

@@ -13,6 +13,7 @@ from tests.tasks import alike, problem, scores
 from tests.tiny import Tiny, build
 
 from handful_service.predictor.predicting import Predictor
+from handful_service.predictor.states import MOST_LOADS
 from handful_service.store.lanes import AsyncStore
 
 OPEN, FIXED = Tiny(), Tiny(name="fixed", labels=("a", "b", "c"))
@@ -112,6 +113,21 @@ def test_users_who_contradict_each_other_share_runs_and_get_their_own_answers(ap
     assert len(directly) == 2 * len(users)
     assert max(sizes) > 3
     assert pinned(api) == 0
+
+
+def test_rows_of_many_users_whose_states_nobody_has_loaded_are_each_answered_with_their_own(
+    tmp_path: Path, form: str
+) -> None:
+    build(tmp_path / "bundles", OPEN)
+    users = range(2 * MOST_LOADS + 3)
+    with in_process(tmp_path, tmp_path / "bundles") as api:
+        for user in users:
+            put(api, user)
+    rows = [{"input": INPUTS[user % 3], "adaptation": f"user-{user}"} for user in users]
+    with in_process(tmp_path, tmp_path / "bundles") as api:
+        first, again = scores(api.post(PATH, json={"rows": rows})), scores(api.post(PATH, json={"rows": rows}))
+    for user in users:
+        assert alike([first[user], again[user]], [expected(user)[user % 3]] * 2)
 
 
 def test_bytes_are_answered_with_directly_and_as_lists_are(api: Api, directly: list[str]) -> None:

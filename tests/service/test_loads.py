@@ -78,6 +78,14 @@ def test_what_reading_needs_comes_back_as_it_was(
     assert loads.load(ALICE, DIGEST) == general(store) == Loaded(one, kept)
 
 
+def test_users_with_the_same_labels_share_them(stored: tuple[Store, SqliteLoads]) -> None:
+    store, loads = stored
+    for key in (ALICE, *OTHERS):
+        put(store, example("e1"), key=key, state=state())
+    found = [loads.load(key, DIGEST) for key in (ALICE, *OTHERS)]
+    assert len({id(one.state.labels) for one in found if one and one.state}) == 1
+
+
 def test_a_damaged_state_is_none(
     stored: tuple[Store, SqliteLoads], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,6 +7,7 @@ and rows of the general path takes several times as long as SQLite does.
 import json
 import sqlite3
 import threading
+from functools import lru_cache
 
 from .changes import whole
 from .sqlite_reading import reading
@@ -18,6 +19,12 @@ _LOAD = (
     f"FROM {ADAPTATIONS.name} a LEFT JOIN {STATES.name} s ON s.tenant = a.tenant AND s.model = a.model AND s.id = a.id "
     "AND s.revision = a.revision AND s.digest = ? WHERE a.tenant = ? AND a.model = ? AND a.id = ?"
 )
+
+
+@lru_cache(maxsize=4096)
+def _labels(text: str) -> tuple[str | None, ...]:
+    """The labels in a column. Users who have the same share them: ten names take half a kilobyte."""
+    return tuple(json.loads(text))
 
 
 class SqliteLoads:
@@ -44,7 +51,7 @@ class SqliteLoads:
         revision, phi, checksum, labels, shots, task, described = row
         if phi is None or not whole(key, digest, phi, checksum):
             return Loaded(revision, None)
-        return Loaded(revision, State(digest, phi, tuple(json.loads(labels)), shots, task, bool(described)))
+        return Loaded(revision, State(digest, phi, _labels(labels), shots, task, bool(described)))
 
     def _connection(self) -> sqlite3.Connection:
         found: sqlite3.Connection | None = getattr(self._own, "connection", None)
