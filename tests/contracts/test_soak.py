@@ -18,6 +18,7 @@ from tests.tiny import Tiny, build
 from handful_service import assembly, auth, cache
 from handful_service.cache import MIN_SLOTS, Held, StateCache
 from handful_service.engine.slots import SlotTables
+from handful_service.store.lanes import AsyncStore
 from handful_service.task import Arrays, Caller, TaskState
 
 READS = int(os.environ.get("SOAK_READS", "100000")) // 4
@@ -151,10 +152,17 @@ def test_nor_is_it_where_two_workers_share_the_port_and_the_store(tmp_path: Path
     [
         (assembly, "SlotTables", Rolled),
         (assembly, "StateCache", Timeless),
+        (AsyncStore, "as_of", lambda store: 1),
         (assembly, "StateCache", Loose),
         (auth, "Caller", lambda tenant, scopes: Caller("everyone", scopes)),
     ],
-    ids=["the state of the row before", "a key without the revision", "a slot in use is given away", "no tenant"],
+    ids=[
+        "the state of the row before",
+        "a key without the revision",
+        "deaf to commits",
+        "a slot in use is given away",
+        "no tenant",
+    ],
 )
 def test_the_soak_catches(
     tmp_path: Path, bundles: Path, where: Any, name: str, mutant: Any, monkeypatch: pytest.MonkeyPatch

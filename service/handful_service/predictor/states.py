@@ -174,7 +174,7 @@ class States:
             least: The least revision.
         """
         as_of = self._store.as_of()
-        if as_of is None:
+        if not as_of:
             return None
         key = Key(caller.tenant, served.manifest.name, name)
         place = (key, served.digest)
@@ -185,17 +185,17 @@ class States:
             held = self._renewed(pins, served, key, as_of, self._store.head_now(key))
         return held if held is not None and held.revision >= least else None
 
-    def _renewed(self, pins: Pins, served: Served, key: Key, as_of: int | None, revision: int | None) -> Held | None:
+    def _renewed(self, pins: Pins, served: Served, key: Key, as_of: int, revision: int | None) -> Held | None:
         """The state of the current revision, which was looked up after `as_of`, pinned, if it can be had at once."""
         if revision is None:
             return None
         held = pins.find((key, served.digest), revision)
         if held is None:
             return self._loaded(pins, served, key, as_of)
-        held.as_of = as_of or 0
+        held.as_of = as_of
         return held
 
-    def _loaded(self, pins: Pins, served: Served, key: Key, as_of: int | None) -> Held | None:
+    def _loaded(self, pins: Pins, served: Served, key: Key, as_of: int) -> Held | None:
         """The current state of an adaptation from the store, pinned, if it can be had at once."""
         if served.manifest.state_bytes > MOST_BYTES:
             return None
@@ -203,7 +203,7 @@ class States:
         if loaded is None or loaded.state is None:
             return None
         held = pins.hold((key, served.digest), _answering(loaded.state), loaded.revision)
-        held.as_of = as_of or 0
+        held.as_of = as_of
         return held
 
     async def pin(
@@ -229,8 +229,8 @@ class States:
                 found[place] = state
         return [state for state in found if state is not None]
 
-    def _known(self, pins: Pins, served: Served, key: Key, as_of: int | None) -> Held | None:
-        held = None if as_of is None else pins.newest((key, served.digest))
+    def _known(self, pins: Pins, served: Served, key: Key, as_of: int) -> Held | None:
+        held = pins.newest((key, served.digest)) if as_of else None
         return held if held is not None and held.as_of == as_of else None
 
     async def _pin(self, pins: Pins, served: Served, key: Key, min_revision: int | None) -> Held:

@@ -41,11 +41,11 @@ class SqliteHeads:
         self._number = 0
         self._ask_at = 0.0
 
-    def as_of(self) -> int | None:
+    def as_of(self) -> int:
         """A number, above 0, that stays the same for as long as nothing is committed.
 
         It moves at once with what Handful commits, whichever process, and within `ASK_S` with what other programs do.
-        None where SQLite cannot answer at once.
+        0 where SQLite cannot answer at once.
         """
         number = 0 if self._generation is None else self._generation.number
         now = time.monotonic()
@@ -55,7 +55,7 @@ class SqliteHeads:
             seen = number, self._connected().execute(_VERSION).fetchone()[0]
         except sqlite3.Error:
             self.close()
-            return None
+            return 0
         if seen != self._seen:
             self._seen = seen
             self._as_of += 1

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 QUICK_S = 0.0005
-"""A load that takes no longer is best done where the caller stands: in a thread it takes as much of the event loop."""
+"""A load that takes no longer is done where the caller stands, however many there are."""
 
 SHARE = 0.1
 """Of its time that the event loop may wait for loads that are slower: a disk is read, most likely."""
@@ -27,7 +27,7 @@ SAVED_S = 0.02
 """Of waiting that may be saved up."""
 
 
-class _Patience:
+class _Stalls:
     """How long the event loop may still wait for the store."""
 
     def __init__(self) -> None:
@@ -84,13 +84,13 @@ class AsyncStore:
         self._store = store
         self._heads = None if store.file is None else SqliteHeads(store.file, store.generation)
         self._loads = store.loads
-        self._patience = _Patience()
+        self._stalls = _Stalls()
         self._reads = _Lane("store-read", readers, max_waiting)
         self._writes = _Lane("store-write", 1, max_waiting)
 
-    def as_of(self) -> int | None:
-        """As `SqliteHeads.as_of`; None for other databases."""
-        return None if self._heads is None else self._heads.as_of()
+    def as_of(self) -> int:
+        """As `SqliteHeads.as_of`; 0 for other databases."""
+        return 0 if self._heads is None else self._heads.as_of()
 
     def head_now(self, key: Key) -> int | None:
         """The current revision of an adaptation in SQLite; None where there is none, or it cannot be told at once."""
@@ -116,14 +116,14 @@ class AsyncStore:
         for a large part of its time.
         """
         started = time.monotonic()
-        if self._loads is None or self._patience.is_spent(started):
+        if self._loads is None or self._stalls.is_spent(started):
             return None
         try:
             return self._loads.load(key, digest)
         except sqlite3.Error:
             return None
         finally:
-            self._patience.spend(time.monotonic() - started)
+            self._stalls.spend(time.monotonic() - started)
 
     async def load(self, key: Key, digest: str) -> Loaded | None:
         """As `Store.load`."""
