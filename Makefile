@@ -39,10 +39,12 @@ type: $(TEST_ENV)/.installed
 	$(BIN)/mypy
 
 load: $(TEST_ENV)/.installed
-	$(BIN)/python loadtests/footprint.py
-	$(BIN)/python loadtests/mixing.py
-	$(BIN)/python -m loadtests.load --json load.json --chart load.png
-	$(BIN)/python loadtests/conditioning.py
+	missed=0; \
+	$(BIN)/python loadtests/footprint.py || missed=1; \
+	$(BIN)/python loadtests/mixing.py || missed=1; \
+	$(BIN)/python -m loadtests.load --json load.json --chart load.png || missed=1; \
+	$(BIN)/python loadtests/conditioning.py || missed=1; \
+	exit $$missed
 
 # Side by side with other servers, each in an environment of its own under .peers/: about 40 minutes on two cores that
 # do nothing else, and 2 GB of disk. Needs wrk.
